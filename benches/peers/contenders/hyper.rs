@@ -1,0 +1,110 @@
+//! hyper's HTTP/1.1 client connection: one connection for each task, driven by a task of its own as
+//! hyper demands; no pool.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{Slot, expect_ok};
+use crate::scenario::{Failure, Target};
+
+/// The sending half of one connection.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    host: HeaderValue,
+    small: Uri,
+    big: Uri,
+    post_body: Bytes,
+}
+
+impl Connection {
+    async fn send(
+        &mut self,
+        method: Method,
+        uri: Uri,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, self.host.clone())
+            .body(Full::new(body))?;
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        expect_ok(response.status())?;
+        Ok(response)
+    }
+}
+
+impl Slot for Connection {
+    type Shared = ();
+
+    fn shared() -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn open((): &(), target: &Target) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(target.address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // A failure of the connection reaches the sender too, so the task's own result is not needed.
+        tokio::spawn(connection);
+        Ok(Self {
+            sender,
+            host: HeaderValue::from_str(&target.address.to_string())?,
+            small: origin_form(&target.small)?,
+            big: origin_form(&target.big)?,
+            post_body: target.post_body.clone(),
+        })
+    }
+
+    async fn get(&mut self) -> Result<u64, Failure> {
+        collect(
+            self.send(Method::GET, self.small.clone(), Bytes::new())
+                .await?,
+        )
+        .await
+    }
+
+    async fn post(&mut self) -> Result<u64, Failure> {
+        collect(
+            self.send(Method::POST, self.small.clone(), self.post_body.clone())
+                .await?,
+        )
+        .await
+    }
+
+    async fn download(&mut self) -> Result<u64, Failure> {
+        drain(
+            self.send(Method::GET, self.big.clone(), Bytes::new())
+                .await?,
+        )
+        .await
+    }
+}
+
+/// The length of the collected body.
+pub(super) async fn collect(response: Response<Incoming>) -> Result<u64, Failure> {
+    Ok(response.into_body().collect().await?.to_bytes().len() as u64)
+}
+
+/// The length of a body read frame by frame.
+pub(super) async fn drain(response: Response<Incoming>) -> Result<u64, Failure> {
+    let mut body = response.into_body();
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        received += frame?.data_ref().map_or(0, Bytes::len) as u64;
+    }
+    Ok(received)
+}
+
+/// A connection without a client above it takes the target as it goes on the wire.
+fn origin_form(uri: &Uri) -> Result<Uri, Failure> {
+    let path = uri.path_and_query().ok_or("a URI without a path")?;
+    Ok(Uri::from(path.clone()))
+}

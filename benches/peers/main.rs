@@ -1,0 +1,109 @@
+//! `cargo bench -p sockeye-benches`: Sockeye beside its peers, against a server in another process.
+//!
+//! This file starts the server, runs the scenarios and hands out the report. What is run is in
+//! `scenario.rs`, by whom in `contenders/`, how it is measured in `turn.rs` and `measure.rs`. README.md
+//! says how to read the result.
+
+mod chart;
+mod contenders;
+mod cores;
+mod measure;
+mod options;
+mod report;
+mod scenario;
+mod server;
+mod turn;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cores::Cores;
+use crate::options::{Command, HELP, Options};
+use crate::report::{METHOD, Report, ScenarioReport};
+use crate::scenario::{Failure, Work};
+use crate::server::{SERVE, Server};
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("peers: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    if std::env::args().nth(1).as_deref() == Some(SERVE) {
+        return server::serve();
+    }
+    match options::parse(std::env::args().skip(1))? {
+        Command::Run(options) => run(&options),
+        Command::Help => {
+            println!("{HELP}");
+            Ok(())
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    refuse_proxies()?;
+    let Options { rounds, amount, .. } = *options;
+    let mut report = Report::new(rounds, amount);
+    let cores = Cores::given()?;
+    cores.use_one()?;
+    let server = Server::start()?;
+    println!(
+        "{rounds} rounds of {} requests, or of {} MiB downloaded, each contender.",
+        amount.requests, amount.download_mib
+    );
+    println!("How to read: {METHOD}.\n");
+    for scenario in &options.scenarios {
+        // A download keeps both sides busy all the time, so there each has a core for itself.
+        if scenario.threads == 1 && scenario.work != Work::Download {
+            cores.use_one()?;
+        } else {
+            cores.use_all()?;
+        }
+        let series = measure::measure(
+            scenario,
+            &options.contenders,
+            rounds,
+            amount,
+            server.address(),
+        )?;
+        let part = ScenarioReport::new(scenario, &series);
+        println!("{part}");
+        report.scenarios.push(part);
+    }
+    if let Some(path) = &options.json {
+        write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    if let Some(path) = &options.svg {
+        let chart = chart::draw(&report).ok_or("a chart needs the bare contender's numbers")?;
+        write(path, &chart)?;
+    }
+    Ok(())
+}
+
+/// A proxy in the environment would be used by some contenders and not by others.
+fn refuse_proxies() -> Result<(), Failure> {
+    let names = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+    match names
+        .into_iter()
+        .find(|name| std::env::var_os(name).is_some())
+    {
+        Some(name) => Err(format!("unset {name} first: it would send requests elsewhere").into()),
+        None => Ok(()),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text)
+        .map_err(|error| format!("writing {} failed: {error}", path.display()))?;
+    println!("wrote {}", path.display());
+    Ok(())
+}

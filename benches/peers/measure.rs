@@ -1,0 +1,203 @@
+//! Measuring: the clocks, the rounds and the statistics drawn from them.
+//!
+//! The machine is assumed to be noisy. Every round runs every contender once, in a changing order; what
+//! disturbs a round disturbs neighbours alike, so ratios are taken within a round, and the median over
+//! the rounds is reported with its quartiles. Absolute numbers are medians too, but move with the machine.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use crate::contenders::Contender;
+use crate::scenario::{Amount, Failure, Scenario, Target};
+
+/// The clocks at one moment: the wall's and this process's own, over all of its threads.
+struct Clocks {
+    wall: Instant,
+    user: Duration,
+    system: Duration,
+}
+
+impl Clocks {
+    fn now() -> Result<Self, Failure> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+        Ok(Self {
+            wall: Instant::now(),
+            user: Duration::from_micros(u64::try_from(usage.user_time().num_microseconds())?),
+            system: Duration::from_micros(u64::try_from(usage.system_time().num_microseconds())?),
+        })
+    }
+}
+
+/// What one turn cost for each unit of work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// CPU time in user mode, in microseconds a unit.
+    pub(crate) user: f64,
+    /// CPU time in the kernel, in microseconds a unit.
+    pub(crate) system: f64,
+    /// Units a second.
+    pub(crate) rate: f64,
+}
+
+impl Sample {
+    /// CPU time in microseconds a unit.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.user + self.system
+    }
+}
+
+/// One contender's samples, one a round, and its allocations.
+pub(crate) struct Series {
+    /// Whose they are.
+    pub(crate) contender: Contender,
+    /// One sample a round; the same index is the same round for every contender.
+    pub(crate) samples: Vec<Sample>,
+    /// Allocations a unit.
+    pub(crate) allocations: f64,
+    /// Bytes allocated a unit.
+    pub(crate) bytes_allocated: f64,
+}
+
+/// Runs a scenario: one round that only warms up, then `rounds` measured ones, then the allocations.
+pub(crate) fn measure(
+    scenario: &Scenario,
+    contenders: &[Contender],
+    rounds: usize,
+    amount: Amount,
+    address: SocketAddr,
+) -> Result<Vec<Series>, Failure> {
+    let mut all = Vec::with_capacity(contenders.len());
+    for &contender in contenders {
+        sample(contender, scenario, reduced(amount), address)?;
+        let (allocations, bytes_allocated) =
+            count_allocations(contender, scenario, amount, address)?;
+        all.push(Series {
+            contender,
+            samples: Vec::new(),
+            allocations,
+            bytes_allocated,
+        });
+    }
+    for round in 0..rounds {
+        for position in order(round, all.len()) {
+            if let Some(series) = all.get_mut(position) {
+                series
+                    .samples
+                    .push(sample(series.contender, scenario, amount, address)?);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The order of a round: rotated by one each time and turned around every other time, so that nobody
+/// always runs first, nor always behind the same neighbour.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count)
+        .map(|position| (position + round) % count)
+        .collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+fn sample(
+    contender: Contender,
+    scenario: &Scenario,
+    amount: Amount,
+    address: SocketAddr,
+) -> Result<Sample, Failure> {
+    let target = Target::new(address, amount.download_mib)?;
+    let turn = contender.turn(scenario, amount, &target, Clocks::now)?;
+    let microseconds = |before: Duration, after: Duration| {
+        after.saturating_sub(before).as_secs_f64() * 1e6 / turn.units
+    };
+    Ok(Sample {
+        user: microseconds(turn.before.user, turn.after.user),
+        system: microseconds(turn.before.system, turn.after.system),
+        rate: turn.units
+            / turn
+                .after
+                .wall
+                .duration_since(turn.before.wall)
+                .as_secs_f64(),
+    })
+}
+
+/// Has the twin program run one turn under its counting allocator.
+fn count_allocations(
+    contender: Contender,
+    scenario: &Scenario,
+    amount: Amount,
+    address: SocketAddr,
+) -> Result<(f64, f64), Failure> {
+    let amount = reduced(amount);
+    let output = Command::new(env!("CARGO_BIN_EXE_peers-allocations"))
+        .args([
+            address.to_string(),
+            scenario.name.to_owned(),
+            contender.name().to_owned(),
+        ])
+        .args([amount.requests.to_string(), amount.download_mib.to_string()])
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().into());
+    }
+    let line = String::from_utf8(output.stdout)?;
+    let (allocations, bytes) = line
+        .trim()
+        .split_once(' ')
+        .ok_or("no count of allocations")?;
+    Ok((allocations.parse()?, bytes.parse()?))
+}
+
+/// The smaller amount that is enough for warming up and for counting.
+fn reduced(amount: Amount) -> Amount {
+    Amount {
+        requests: (amount.requests / 4).max(1),
+        download_mib: (amount.download_mib / 8).max(1),
+    }
+}
+
+/// A median and the quartiles around it.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Median {
+    /// The median.
+    pub(crate) median: f64,
+    /// The lower quartile.
+    pub(crate) lower_quartile: f64,
+    /// The upper quartile.
+    pub(crate) upper_quartile: f64,
+}
+
+impl Median {
+    /// The median of `values`; None without any.
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        Some(Self {
+            median: quantile(&sorted, 0.5)?,
+            lower_quartile: quantile(&sorted, 0.25)?,
+            upper_quartile: quantile(&sorted, 0.75)?,
+        })
+    }
+
+    /// The median of `of` over `to`, each ratio taken within its round.
+    pub(crate) fn of_ratios(of: &Series, to: &Series, value: fn(&Sample) -> f64) -> Option<Self> {
+        let rounds = of.samples.iter().zip(&to.samples);
+        Self::of(rounds.map(|(of, to)| value(of) / value(to)))
+    }
+}
+
+/// The value at `fraction` of the way through, between neighbours where it falls between them.
+fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
+    let position = fraction * sorted.len().checked_sub(1)? as f64;
+    let low = *sorted.get(position.floor() as usize)?;
+    let high = *sorted.get(position.ceil() as usize)?;
+    Some(low + (high - low) * position.fract())
+}

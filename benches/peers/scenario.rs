@@ -1,0 +1,110 @@
+//! What is measured: the list of scenarios, the size of a run and the target every contender talks to.
+//!
+//! Not how: a turn is in `turn.rs`, the contenders are in `contenders/`. Shared by the bench and by the
+//! program that counts allocations, so that both run the very same work.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::Uri;
+
+/// The error of everything here: a bench only ever reports it and stops.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The work of one measured turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A GET answered with a small body, collected.
+    Get,
+    /// The same with a POST of a small body.
+    Post,
+    /// A GET answered with a large body, read in pieces and thrown away.
+    Download,
+}
+
+/// One line of the comparison.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    /// The name that `--only` is compared with.
+    pub(crate) name: &'static str,
+    /// What each task does.
+    pub(crate) work: Work,
+    /// How many tasks do it at the same time.
+    pub(crate) concurrent: usize,
+    /// How many worker threads the client's runtime has.
+    pub(crate) threads: usize,
+}
+
+/// Every scenario, in the order of the report.
+pub(crate) const SCENARIOS: [Scenario; 9] = [
+    scenario("get-1-one-thread", Work::Get, 1, 1),
+    scenario("get-64-one-thread", Work::Get, 64, 1),
+    scenario("post-1-one-thread", Work::Post, 1, 1),
+    scenario("post-64-one-thread", Work::Post, 64, 1),
+    scenario("get-1-two-threads", Work::Get, 1, 2),
+    scenario("get-64-two-threads", Work::Get, 64, 2),
+    scenario("post-1-two-threads", Work::Post, 1, 2),
+    scenario("post-64-two-threads", Work::Post, 64, 2),
+    scenario("download-one-thread", Work::Download, 1, 1),
+];
+
+const fn scenario(name: &'static str, work: Work, concurrent: usize, threads: usize) -> Scenario {
+    Scenario {
+        name,
+        work,
+        concurrent,
+        threads,
+    }
+}
+
+/// How much one turn does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amount {
+    /// Requests a turn, shared out over the concurrent tasks; a task alone does half of them.
+    pub(crate) requests: usize,
+    /// The size of a download.
+    pub(crate) download_mib: u64,
+}
+
+/// Where the requests go, in the forms the contenders need; made once, before anything is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The server's socket address, for those who dial on their own.
+    pub(crate) address: SocketAddr,
+    /// The URI of the small answer.
+    pub(crate) small: Uri,
+    /// The URI of the large answer.
+    pub(crate) big: Uri,
+    /// The body of every POST.
+    pub(crate) post_body: Bytes,
+}
+
+impl Target {
+    /// The target behind `address` with a large answer of `download_mib` MiB.
+    pub(crate) fn new(address: SocketAddr, download_mib: u64) -> Result<Self, Failure> {
+        Ok(Self {
+            address,
+            small: format!("http://{address}{SMALL_PATH}").parse()?,
+            big: format!("http://{address}{BIG_PATH}{download_mib}").parse()?,
+            post_body: Bytes::from(vec![b'x'; POST_BODY_BYTES]),
+        })
+    }
+}
+
+/// The path of the small answer; GET and POST are answered alike.
+pub(crate) const SMALL_PATH: &str = "/users/42";
+
+/// The path of the large answer, up to its size in MiB.
+pub(crate) const BIG_PATH: &str = "/big?mib=";
+
+/// The body of the small answer.
+pub(crate) const SMALL_BODY: &str = concat!(
+    r#"{"id":42,"name":"Sockeye Salmon","email":"sockeye@example.com","#,
+    r#""active":true,"score":97.25,"tags":["a","b"]}"#
+);
+
+/// The length of the body of every POST.
+const POST_BODY_BYTES: usize = 256;
+
+/// Bytes in a MiB.
+pub(crate) const MIB: u64 = 1024 * 1024;

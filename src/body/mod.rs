@@ -1,0 +1,290 @@
+//! The body of a request or a response: one type both ways.
+//!
+//! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
+//! folder knows no pool. `collect.rs` reads a body to its end within a limit.
+
+mod collect;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
+
+pub use collect::Collected;
+pub(crate) use collect::{collect_start, collect_within};
+
+/// The body of a request or of a response.
+///
+/// A body made from bytes can be sent again when a connection turns out to be dead; one made from a stream can be sent
+/// once. It implements [`http_body::Body`].
+///
+/// ```
+/// use sockeye::Body;
+///
+/// let empty = Body::empty();
+/// let text = Body::from("hello");
+/// let bytes: Body = vec![1, 2, 3].into();
+/// # let _ = (empty, text, bytes);
+/// ```
+#[derive(Default)]
+pub struct Body(Repr);
+
+#[derive(Default)]
+enum Repr {
+    #[default]
+    Empty,
+    Full(Bytes),
+    /// The mutex is never locked: `get_mut` alone makes a stream that is only `Send` part of a `Sync` body.
+    Source(Mutex<Box<dyn Source>>),
+}
+
+/// Where the frames of a body come from.
+pub(crate) trait Source: Send {
+    /// The next frame. After `None` or an error it is not called again.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+    /// Bytes of data still to come, where that is known.
+    fn left(&self) -> Option<u64>;
+}
+
+impl Body {
+    /// No body. A POST, PUT or PATCH then says `content-length: 0`.
+    pub const fn empty() -> Self {
+        Self(Repr::Empty)
+    }
+
+    /// A body of unknown length; HTTP/1.1 sends it in chunks. Each item is one piece; an error of the stream ends the call
+    /// with [`ErrorKind::Body`]. It is polled only while the connection takes more.
+    ///
+    /// ```
+    /// use sockeye::Body;
+    /// # struct Lines;
+    /// # impl futures_core::Stream for Lines {
+    /// #     type Item = Result<String, std::io::Error>;
+    /// #     fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    /// #         std::task::Poll::Ready(None)
+    /// #     }
+    /// # }
+    /// let body = Body::stream(Lines);
+    /// ```
+    pub fn stream<S, B, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<B, E>> + Send + 'static,
+        B: Into<Bytes>,
+        E: Into<BoxError>,
+    {
+        Self::from_source(StreamSource {
+            stream: Box::pin(stream),
+            left: None,
+        })
+    }
+
+    /// A stream of exactly `len` bytes. One byte more or less ends the call with [`ErrorKind::Body`], and no byte beyond
+    /// the length is ever sent.
+    pub fn sized_stream<S, B, E>(len: u64, stream: S) -> Self
+    where
+        S: Stream<Item = Result<B, E>> + Send + 'static,
+        B: Into<Bytes>,
+        E: Into<BoxError>,
+    {
+        Self::from_source(StreamSource {
+            stream: Box::pin(stream),
+            left: Some(len),
+        })
+    }
+
+    pub(crate) fn from_source(source: impl Source + 'static) -> Self {
+        Self(Repr::Source(Mutex::new(Box::new(source))))
+    }
+
+    /// The bytes, where the body is nothing but bytes.
+    pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Repr::Full(bytes) => Some(bytes),
+            Repr::Empty | Repr::Source(_) => None,
+        }
+    }
+
+    /// Whether there is certainly nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.0 {
+            Repr::Empty => true,
+            Repr::Full(bytes) => bytes.is_empty(),
+            Repr::Source(_) => false,
+        }
+    }
+
+    /// Whether it can be sent a second time.
+    pub(crate) fn is_replayable(&self) -> bool {
+        !matches!(self.0, Repr::Source(_))
+    }
+
+    /// Bytes of data still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match &self.0 {
+            Repr::Empty => Some(0),
+            Repr::Full(bytes) => Some(bytes.len() as u64),
+            Repr::Source(source) => source.lock().ok()?.left(),
+        }
+    }
+
+    /// As [`http_body::Body::poll_frame`], without the pin that nothing here needs.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = match &mut self.0 {
+            Repr::Empty => return Poll::Ready(None),
+            Repr::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Repr::Source(source) => match source.get_mut() {
+                Ok(source) => std::task::ready!(source.poll_frame(cx)),
+                Err(_) => None,
+            },
+        };
+        // After the end, an error or the only piece there is nothing left that could be polled.
+        if !matches!(frame, Some(Ok(_))) || matches!(self.0, Repr::Full(_)) {
+            self.0 = Repr::Empty;
+        }
+        Poll::Ready(frame)
+    }
+
+    /// Reads the body to its end, without a limit; for a response prefer `Response::bytes`, which has one.
+    pub async fn collect(self) -> Result<Collected, Error> {
+        collect_within(self, usize::MAX).await
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_next(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Bodies hold secrets; their sizes do not.
+        match &self.0 {
+            Repr::Empty => f.write_str("Body::Empty"),
+            Repr::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
+            Repr::Source(_) => f.write_str("Body::Stream"),
+        }
+    }
+}
+
+impl From<()> for Body {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(Repr::Full(bytes))
+    }
+}
+
+macro_rules! from_bytes {
+    ($($from:ty),*) => {
+        $(impl From<$from> for Body {
+            fn from(bytes: $from) -> Self {
+                Self(Repr::Full(Bytes::from(bytes)))
+            }
+        })*
+    };
+}
+
+from_bytes!(Vec<u8>, String, &'static str, &'static [u8]);
+
+/// A stream of the user's.
+struct StreamSource<S> {
+    stream: Pin<Box<S>>,
+    left: Option<u64>,
+}
+
+impl<S, B, E> Source for StreamSource<S>
+where
+    S: Stream<Item = Result<B, E>> + Send,
+    B: Into<Bytes>,
+    E: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+        Poll::Ready(item.map(|item| {
+            match item {
+                Ok(bytes) => {
+                    let bytes = bytes.into();
+                    if let Some(left) = &mut self.left {
+                        *left = left.saturating_sub(bytes.len() as u64);
+                    }
+                    Ok(Frame::data(bytes))
+                }
+                Err(error) => Err(Error::new(ErrorKind::Body, Some(Phase::Write), Sent::Part)
+                    .because_of(error.into())),
+            }
+        }))
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.left
+    }
+}
+
+/// The trailers of a frame, if that is what it is.
+pub(crate) fn into_trailers(frame: Frame<Bytes>) -> Option<HeaderMap> {
+    frame.into_trailers().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn a_full_body_is_one_frame_and_then_the_end() {
+        let mut body = Body::from("abc");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(body.left(), Some(3));
+        let Poll::Ready(Some(Ok(frame))) = body.poll_next(&mut cx) else {
+            panic!("a frame expected");
+        };
+        assert_eq!(frame.into_data().ok(), Some(Bytes::from("abc")));
+        assert!(matches!(body.poll_next(&mut cx), Poll::Ready(None)));
+        assert!(body.is_empty());
+    }
+
+    #[test]
+    fn a_body_is_send_and_sync_whatever_is_in_it() {
+        fn check<T: Send + Sync>() {}
+        check::<Body>();
+    }
+
+    #[test]
+    fn debug_shows_sizes_only() {
+        assert_eq!(format!("{:?}", Body::from("secret")), "Body::Full(6 bytes)");
+    }
+}

@@ -1,0 +1,312 @@
+//! Makes a client; all validation of its settings is here, in `build`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::{Base, Client, Inner, mark_sensitive};
+use crate::call::Engine;
+use crate::config::Limits;
+use crate::deadline::Timeouts;
+use crate::error::{Error, Result};
+use crate::head::DefaultFields;
+use crate::pool::Pool;
+use crate::socket::{Connect, Dialler, TlsConfig};
+use crate::url::Target;
+
+/// Collects the settings of a [`Client`]. A mistake is reported by [`build`](Self::build), naming the setting.
+///
+/// ```
+/// use std::time::Duration;
+/// use sockeye::Client;
+///
+/// let client = Client::builder()
+///     .base_url("https://api.example.com/v1")
+///     .user_agent("inventory/2.1")
+///     .connect_timeout(Duration::from_secs(2))
+///     .build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+#[must_use]
+pub struct ClientBuilder {
+    timeouts: Timeouts,
+    limits: Limits,
+    headers: HeaderMap,
+    base_url: Option<String>,
+    error_for_status: bool,
+    https_only: bool,
+    max_body: usize,
+    tls: Option<TlsConfig>,
+    connector: Option<Arc<dyn Connect>>,
+    /// The first mistake.
+    mistake: Option<Error>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            headers: HeaderMap::new(),
+            base_url: None,
+            error_for_status: true,
+            https_only: false,
+            max_body: MAX_BODY,
+            tls: None,
+            connector: None,
+            mistake: None,
+        }
+    }
+
+    /// Time limits of every call that sets none of its own. Default: 10 s for each step, see [`Timeouts`].
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// The limit of a whole call, its body included. Default none.
+    pub fn timeout(mut self, total: Duration) -> Self {
+        self.timeouts.total = Some(total);
+        self
+    }
+
+    /// The limit of resolving, connecting and the TLS handshake together. Default 10 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.connect = Some(limit);
+        self
+    }
+
+    /// Counts and sizes. Default: 100 connections, see [`Limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The user-agent of every request that sets none. Default `sockeye/VERSION`.
+    pub fn user_agent<V>(self, value: V) -> Self
+    where
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        self.insert(header::USER_AGENT, value, "user_agent")
+    }
+
+    /// A field of every request that has none of the same name. Default: `accept: */*` and the user-agent. What concerns
+    /// framing or the connection cannot be a default.
+    pub fn default_header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        match name.try_into() {
+            Ok(name) => self.insert(name, value, "default_header"),
+            Err(error) => {
+                let error: http::Error = error.into();
+                self.note(Error::invalid(format!("default_header: {error}")));
+                self
+            }
+        }
+    }
+
+    /// As [`default_header`](Self::default_header) for each name of the map, replacing what was set before.
+    pub fn default_headers(mut self, headers: HeaderMap) -> Self {
+        replace(&mut self.headers, headers);
+        self
+    }
+
+    /// What relative URLs are appended to: with `https://h/v1`, `users` and `/users` both mean `https://h/v1/users`. A join
+    /// never changes the origin. Default none.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Whether a status of 400 or more is an error. Default true.
+    pub fn error_for_status(mut self, enabled: bool) -> Self {
+        self.error_for_status = enabled;
+        self
+    }
+
+    /// Whether `http://` is refused. Default false.
+    pub fn https_only(mut self, enabled: bool) -> Self {
+        self.https_only = enabled;
+        self
+    }
+
+    /// The limit of a body that is collected, in bytes. Default 64 MiB. Bodies that are read piece by piece have none.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// How TLS is spoken. Default: see [`TlsConfig`].
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How the first hop is connected. Default: DNS and TCP.
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connector = Some(Arc::new(connector));
+        self
+    }
+
+    /// Makes the client. It opens no connection and starts no task.
+    pub fn build(mut self) -> Result<Client> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        for (name, instead) in NO_DEFAULTS {
+            if self.headers.contains_key(*name) {
+                return Err(Error::invalid(format!(
+                    "{name} cannot be a default header: {instead}"
+                )));
+            }
+        }
+        check_limits(&self.limits)?;
+        let base = match &self.base_url {
+            Some(url) => {
+                let parsed = Target::parse_base(url).map_err(|error| {
+                    Error::invalid_request(error).saying("base_url is not valid")
+                })?;
+                Some(Base {
+                    target: parsed.target,
+                    authorization: parsed.authorization,
+                })
+            }
+            None => None,
+        };
+        self.headers
+            .entry(header::ACCEPT)
+            .or_insert(HeaderValue::from_static("*/*"));
+        self.headers
+            .entry(header::USER_AGENT)
+            .or_insert(HeaderValue::from_static(concat!(
+                "sockeye/",
+                env!("CARGO_PKG_VERSION")
+            )));
+        let dialler = Dialler {
+            connector: self.connector,
+            tls: self.tls.unwrap_or_default(),
+        };
+        Ok(Client(Arc::new(Inner {
+            engine: Engine {
+                pool: Pool::new(self.limits, dialler, self.timeouts.connect),
+                defaults: DefaultFields::new(&self.headers),
+            },
+            timeouts: self.timeouts,
+            base,
+            error_for_status: self.error_for_status,
+            https_only: self.https_only,
+            max_body: self.max_body,
+        })))
+    }
+
+    fn insert<V>(mut self, name: HeaderName, value: V, setting: &str) -> Self
+    where
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        match value.try_into() {
+            Ok(value) => {
+                self.headers.insert(name, value);
+            }
+            Err(error) => {
+                // The value itself may be a secret.
+                let error: http::Error = error.into();
+                self.note(Error::invalid(format!(
+                    "{setting}: the value of {name}: {error}"
+                )));
+            }
+        }
+        self
+    }
+
+    fn note(&mut self, mistake: Error) {
+        self.mistake.get_or_insert(mistake);
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts each name of `from` in place of what `into` has under it.
+pub(super) fn replace(into: &mut HeaderMap, mut from: HeaderMap) {
+    mark_sensitive(&mut from);
+    into.extend(from);
+}
+
+/// A head must at least fit a status line, and nothing that a limit of zero would mean can work.
+fn check_limits(limits: &Limits) -> Result<()> {
+    for (name, value, least) in [
+        ("max_head", limits.max_head, 64),
+        ("max_head_fields", limits.max_head_fields, 1),
+    ] {
+        if value < least {
+            return Err(Error::invalid(format!(
+                "Limits::{name} is {value}, the least is {least}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Default of `max_body`.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// Fields that belong to one request or one connection.
+const NO_DEFAULTS: &[(&str, &str)] = &[
+    ("connection", "see Limits::max_requests_per_connection"),
+    ("content-length", "the body decides it"),
+    ("expect", "set it on the request"),
+    ("host", "set it on the request"),
+    ("keep-alive", "the pool keeps connections alive"),
+    ("proxy-authorization", "it belongs to the hop to a proxy"),
+    ("proxy-connection", "the pool keeps connections alive"),
+    ("te", "set it on the request"),
+    ("trailer", "set it on the request"),
+    ("transfer-encoding", "the body decides it"),
+    ("upgrade", "connections are not upgraded this way"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: ClientBuilder, expected: &str) {
+        assert_eq!(builder.build().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn mistakes_name_the_setting() {
+        let builder = Client::builder;
+        refused(
+            builder().user_agent("a\nb"),
+            "user_agent: the value of user-agent: failed to parse header value",
+        );
+        refused(
+            builder().default_header("na me", "x"),
+            "default_header: invalid HTTP header name",
+        );
+        refused(
+            builder().default_header("content-length", "5"),
+            "content-length cannot be a default header: the body decides it",
+        );
+        refused(
+            builder().limits(Limits::default().with_max_head(10)),
+            "Limits::max_head is 10, the least is 64",
+        );
+        let base = builder()
+            .base_url("ftp://h/")
+            .build()
+            .unwrap_err()
+            .to_string();
+        assert!(base.starts_with("base_url is not valid: "), "{base}");
+    }
+}

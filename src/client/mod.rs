@@ -1,0 +1,269 @@
+//! What users touch. It knows no protocol: it checks what they ask for, and hands a call to the spine.
+//!
+//! - `builder` makes a client and checks every setting
+//! - `request` makes a call and checks every part of it
+//! - `status` is the rule that makes a status an error, `status_error` makes the error
+//! - one file a feature: `json`
+
+mod builder;
+#[cfg(feature = "json")]
+mod json;
+mod request;
+mod status;
+mod status_error;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
+
+use crate::body::Body;
+use crate::call::Engine;
+use crate::deadline::{Deadline, Timeouts};
+use crate::error::{Error, Result};
+use crate::response::Response;
+use crate::stats::Stats;
+use crate::url::{IntoUrl, Parsed, Target};
+
+pub use builder::ClientBuilder;
+pub use request::RequestBuilder;
+
+/// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
+///
+/// Keep one for as long as the program runs: each new one starts with no connections. It may be used from several tokio
+/// runtimes; connections are never shared between them. When the last clone is dropped, idle connections close at once and
+/// responses that are still being read keep theirs to their end.
+///
+/// ```no_run
+/// # async fn run() -> sockeye::Result<()> {
+/// let client = sockeye::Client::new();
+/// let text = client.get("https://example.com/").send().await?.text().await?;
+/// println!("{text}\n{}", client.stats());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    timeouts: Timeouts,
+    base: Option<Base>,
+    error_for_status: bool,
+    https_only: bool,
+    max_body: usize,
+}
+
+/// The `base_url` of a client.
+struct Base {
+    target: Target,
+    authorization: Option<HeaderValue>,
+}
+
+/// What became of the connections of a client that was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Connections that closed in time.
+    pub finished: usize,
+    /// Connections that were still in use when the time was over. Each closes when its response is done or dropped.
+    pub cut: usize,
+}
+
+impl Client {
+    /// A client with the default settings.
+    pub fn new() -> Self {
+        Self::builder()
+            .build()
+            .expect("the default settings are valid")
+    }
+
+    /// Starts a client with settings of your own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    /// Starts a GET.
+    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Starts a POST.
+    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// Starts a PUT.
+    pub fn put(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::PUT, url)
+    }
+
+    /// Starts a PATCH.
+    pub fn patch(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Starts a DELETE.
+    pub fn delete(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Starts a HEAD.
+    pub fn head(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Starts an OPTIONS.
+    pub fn options(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::OPTIONS, url)
+    }
+
+    /// Starts a request of any method. A URL that is not valid is reported by `send`.
+    ///
+    /// ```
+    /// use http::Method;
+    /// let client = sockeye::Client::new();
+    /// let request = client.request(Method::from_bytes(b"PURGE").unwrap(), "http://cache.test/page");
+    /// # let _ = request;
+    /// ```
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        let parsed = self.parse(url);
+        RequestBuilder::new(self.clone(), method, parsed)
+    }
+
+    /// Sends a request of the `http` crate. Options of [`RequestBuilder::build`] travel along as an extension.
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let request = http::Request::get("http://example.com/").body(()).unwrap();
+    /// let response = sockeye::Client::new().execute(request).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn execute<B: Into<Body>>(
+        &self,
+        request: http::Request<B>,
+    ) -> impl Future<Output = Result<Response>> + Send + use<B> {
+        let request = request.map(Into::into);
+        RequestBuilder::from_http(self.clone(), request).send()
+    }
+
+    /// What the client does and has done: see [`Stats`].
+    pub fn stats(&self) -> Stats {
+        self.0.engine.pool.stats()
+    }
+
+    /// Opens connections to the URL's origin in advance, so that there are `connections` of them, within the limits and
+    /// without closing others. Answers how many there are; fails if there is none and none could be opened.
+    pub async fn preconnect(&self, url: impl IntoUrl, connections: usize) -> Result<usize> {
+        let target = self.parse(url)?.target;
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(Error::invalid(
+                "no tokio runtime around the call; await it inside one",
+            ));
+        };
+        let deadline = Deadline::new(&self.0.timeouts, Instant::now());
+        let host = self.0.engine.pool.host(&target, &runtime);
+        let opened = self
+            .0
+            .engine
+            .pool
+            .preconnect(&host, connections, &deadline)
+            .await;
+        opened.map_err(|error| error.at(&target.origin()))
+    }
+
+    /// Closes the connections that are idle now. The client can be used on.
+    pub fn close_idle(&self) {
+        self.0.engine.pool.close_idle();
+    }
+
+    /// Closes the client for all its clones: further calls fail with `ClientClosed`, calls that wait for a connection fail,
+    /// idle connections close. Returns when the calls that run are done, or at the deadline. It can be called again, and
+    /// dropping the future leaves the client closed.
+    pub async fn close(&self, deadline: Duration) -> Closed {
+        let pool = &self.0.engine.pool;
+        let before = pool.connections();
+        pool.close();
+        let _ = timeout(deadline, pool.emptied()).await;
+        let cut = pool.connections();
+        Closed {
+            finished: before.saturating_sub(cut),
+            cut,
+        }
+    }
+
+    /// The invariants of the pool, for `sockeye::test`.
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(dead_code, reason = "only `sockeye::test` asks")
+    )]
+    pub(crate) fn check_pool(&self) -> Result<bool, String> {
+        self.0.engine.pool.check()?;
+        Ok(self.0.engine.pool.is_at_rest())
+    }
+
+    fn parse(&self, url: impl IntoUrl) -> Result<Parsed> {
+        let base = self.0.base.as_ref();
+        let mut parsed = url
+            .into_url_input()
+            .parse(base.map(|base| &base.target))
+            .map_err(Error::invalid_request)?;
+        let same = |base: &&Base| base.target.same_origin(&parsed.target);
+        if parsed.authorization.is_none() {
+            parsed.authorization = base
+                .filter(same)
+                .and_then(|base| base.authorization.clone());
+        }
+        self.check_scheme(&parsed.target)?;
+        Ok(parsed)
+    }
+
+    fn check_scheme(&self, target: &Target) -> Result<()> {
+        if target.is_https() {
+            if !crate::socket::TLS_BUILT_IN {
+                return Err(Error::invalid(
+                    "https needs the feature `tls`, which this build does not have",
+                ));
+            }
+        } else if self.0.https_only {
+            return Err(Error::invalid(
+                "the scheme is http, but the client allows https only (https_only)",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("timeouts", &self.0.timeouts)
+            .field("limits", self.0.engine.pool.limits())
+            .field("connections", &self.0.engine.pool.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Values of these names are secrets: they are marked, so that Debug of a map does not show them (security L1).
+fn mark_sensitive(headers: &mut HeaderMap) {
+    for name in [
+        http::header::AUTHORIZATION,
+        http::header::COOKIE,
+        http::header::PROXY_AUTHORIZATION,
+    ] {
+        if let http::header::Entry::Occupied(mut values) = headers.entry(name) {
+            values
+                .iter_mut()
+                .for_each(|value| value.set_sensitive(true));
+        }
+    }
+}

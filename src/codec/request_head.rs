@@ -1,0 +1,627 @@
+//! Encodes a request head and frames its body (RFC 9112 sections 3 to 7, spec http1 a6). Header injection stops here.
+//!
+//! Everything is checked at the moment of writing, on every path, and nothing is written if anything is wrong. The length of
+//! the body is decided in one place together with the encoder that enforces it, so that no body byte can go out unframed.
+//! Called by `connection/http1.rs`.
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr3;
+
+use super::framing::MethodKind;
+use crate::head::{DefaultFields, RequestHead};
+
+/// What is known of the length of a request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    /// There is no body.
+    None,
+    /// So many bytes.
+    Known(u64),
+    /// A stream that ends when it ends.
+    Unknown,
+}
+
+/// What of a written head matters later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EncodedHead {
+    pub(crate) method: MethodKind,
+    /// The request has `Connection: close`.
+    pub(crate) close: bool,
+    pub(crate) body: BodyEncoder,
+}
+
+/// Frames the bytes of a request body, and holds them to what the head said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyEncoder {
+    /// So many bytes are still owed.
+    Length(u64),
+    /// Each piece is a chunk.
+    Chunked,
+}
+
+/// Why a request cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EncodeError {
+    MethodTooLong {
+        len: usize,
+    },
+    Connect,
+    TraceWithBody,
+    FieldValue {
+        name: HeaderName,
+    },
+    TwoHosts,
+    Host,
+    ContentLength,
+    ContentLengthDiffers {
+        field: u64,
+        body: u64,
+    },
+    Refused {
+        name: HeaderName,
+        instead: &'static str,
+    },
+    ConnectionToken,
+    BodyTooLong {
+        length: u64,
+    },
+    BodyTooShort {
+        missing: u64,
+    },
+}
+
+/// Writes the head to the end of `out`; on an error `out` is as before.
+pub(crate) fn encode(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    defaults: &DefaultFields,
+    body: BodyLength,
+) -> Result<EncodedHead, EncodeError> {
+    let start = out.len();
+    let encoded = encode_onto(out, head, defaults, body);
+    if encoded.is_err() {
+        out.truncate(start);
+    }
+    encoded
+}
+
+fn encode_onto(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    defaults: &DefaultFields,
+    body: BodyLength,
+) -> Result<EncodedHead, EncodeError> {
+    request_line(out, head, body)?;
+    let mut own = OwnFields::default();
+    if head.headers.is_empty() {
+        host(out, head, None)?;
+        out.put_slice(defaults.lines());
+    } else {
+        host(out, head, Some(&head.headers))?;
+        for lines in defaults.lines_beside(&head.headers) {
+            out.put_slice(lines);
+        }
+        for (name, value) in &head.headers {
+            if own.admit(name, value, body)? {
+                field(out, name, value)?;
+            }
+        }
+    }
+    let body = own.frame(out, &head.method, body)?;
+    out.put_slice(b"\r\n");
+    Ok(EncodedHead {
+        method: if head.method == Method::HEAD {
+            MethodKind::Head
+        } else {
+            MethodKind::Other
+        },
+        close: own.close,
+        body,
+    })
+}
+
+/// The target in origin form; a URL holds no byte that could end it, as its parser refused those.
+fn request_line(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    body: BodyLength,
+) -> Result<(), EncodeError> {
+    let method = head.method.as_str();
+    if method.len() > MAX_METHOD {
+        return Err(EncodeError::MethodTooLong { len: method.len() });
+    }
+    if head.method == Method::CONNECT {
+        return Err(EncodeError::Connect);
+    }
+    if head.method == Method::TRACE && body != BodyLength::None {
+        return Err(EncodeError::TraceWithBody);
+    }
+    let (path, query) = head.target.path_and_query();
+    out.reserve(method.len() + path.len() + query.map_or(0, str::len) + 256);
+    out.put_slice(method.as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(path.as_bytes());
+    if let Some(query) = query {
+        out.put_slice(b"?");
+        out.put_slice(query.as_bytes());
+    }
+    out.put_slice(b" HTTP/1.1\r\n");
+    Ok(())
+}
+
+/// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own after a check.
+fn host(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    own: Option<&HeaderMap>,
+) -> Result<(), EncodeError> {
+    out.put_slice(b"host: ");
+    let mut set = own
+        .into_iter()
+        .flat_map(|own| own.get_all(header::HOST))
+        .fuse();
+    match (set.next(), set.next()) {
+        (None, _) => {
+            let (host, port) = head.target.host_field();
+            out.put_slice(host.as_bytes());
+            if let Some(port) = port {
+                out.put_slice(b":");
+                decimal(out, u64::from(port));
+            }
+        }
+        (Some(value), None) if is_host(value.as_bytes()) => out.put_slice(value.as_bytes()),
+        (Some(_), None) => return Err(EncodeError::Host),
+        (Some(_), Some(_)) => return Err(EncodeError::TwoHosts),
+    }
+    out.put_slice(b"\r\n");
+    Ok(())
+}
+
+/// uri-host [ ":" port ], as far as it can be told without resolving it.
+fn is_host(value: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    !value.is_empty() && value.iter().all(allowed)
+}
+
+fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(), EncodeError> {
+    let bytes = value.as_bytes();
+    // The types promise this already. It is looked at once more because it is the last place where it can be.
+    if memchr3(b'\r', b'\n', 0, bytes).is_some() {
+        return Err(EncodeError::FieldValue { name: name.clone() });
+    }
+    out.reserve(name.as_str().len() + bytes.len() + 4);
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(bytes);
+    out.put_slice(b"\r\n");
+    Ok(())
+}
+
+/// What the user's own fields say about the connection and the body.
+#[derive(Default)]
+struct OwnFields {
+    close: bool,
+    length: Option<u64>,
+}
+
+impl OwnFields {
+    /// Whether the field is written as it is; those that concern framing are written by [`frame`](Self::frame).
+    fn admit(
+        &mut self,
+        name: &HeaderName,
+        value: &HeaderValue,
+        body: BodyLength,
+    ) -> Result<bool, EncodeError> {
+        match name.as_str() {
+            "host" => return Ok(false),
+            "content-length" => {
+                let number = content_length(value).ok_or(EncodeError::ContentLength)?;
+                if self.length.replace(number).is_some() {
+                    return Err(EncodeError::ContentLength);
+                }
+                return Ok(false);
+            }
+            "connection" => {
+                for token in value.as_bytes().split(|byte| *byte == b',') {
+                    let token = token.trim_ascii();
+                    if token.eq_ignore_ascii_case(b"upgrade")
+                        || HeaderName::from_bytes(token).is_err()
+                    {
+                        return Err(EncodeError::ConnectionToken);
+                    }
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                }
+            }
+            // Without a body there is nothing to wait for.
+            "expect" => return Ok(body != BodyLength::None),
+            "te" if value.as_bytes().eq_ignore_ascii_case(b"trailers") => {}
+            "te" => return Err(refused(name, "only \"trailers\" is allowed")),
+            "transfer-encoding" => return Err(refused(name, "the body decides it")),
+            "upgrade" => return Err(refused(name, "connections are not upgraded this way")),
+            "keep-alive" | "proxy-connection" => {
+                return Err(refused(name, "the pool keeps connections alive"));
+            }
+            "proxy-authorization" => return Err(refused(name, "it belongs to the hop to a proxy")),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Writes the framing fields and answers the encoder that keeps to them.
+    fn frame(
+        &self,
+        out: &mut BytesMut,
+        method: &Method,
+        body: BodyLength,
+    ) -> Result<BodyEncoder, EncodeError> {
+        let length = match (body, self.length) {
+            (BodyLength::Known(body), Some(field)) if body != field => {
+                return Err(EncodeError::ContentLengthDiffers { field, body });
+            }
+            (BodyLength::None, Some(field)) if field != 0 => {
+                return Err(EncodeError::ContentLengthDiffers { field, body: 0 });
+            }
+            (BodyLength::Known(length), _) | (BodyLength::Unknown, Some(length)) => Some(length),
+            // These methods are expected to have content: its absence is said, too (RFC 9110 section 8.6).
+            (BodyLength::None, Some(_)) => Some(0),
+            (BodyLength::None, None)
+                if matches!(*method, Method::POST | Method::PUT | Method::PATCH) =>
+            {
+                Some(0)
+            }
+            (BodyLength::None, None) => None,
+            (BodyLength::Unknown, None) => {
+                out.put_slice(b"transfer-encoding: chunked\r\n");
+                return Ok(BodyEncoder::Chunked);
+            }
+        };
+        if let Some(length) = length {
+            out.put_slice(b"content-length: ");
+            decimal(out, length);
+            out.put_slice(b"\r\n");
+        }
+        Ok(BodyEncoder::Length(length.unwrap_or(0)))
+    }
+}
+
+impl BodyEncoder {
+    /// Takes note of `len` bytes of data, not zero, and writes what must stand before them. What must stand behind them is
+    /// [`suffix`](Self::suffix).
+    pub(crate) fn begin_data(&mut self, len: u64, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Length(left) => {
+                *left = left
+                    .checked_sub(len)
+                    .ok_or(EncodeError::BodyTooLong { length: *left })?;
+            }
+            Self::Chunked => {
+                // A size line of zero would end the body; the caller skips empty frames.
+                hexadecimal(out, len);
+                out.put_slice(b"\r\n");
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows the data of one frame.
+    pub(crate) fn suffix(&self) -> &'static [u8] {
+        match self {
+            Self::Length(_) => b"",
+            Self::Chunked => b"\r\n",
+        }
+    }
+
+    /// Ends the body, or says what is still owed.
+    pub(crate) fn finish(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Length(0) => Ok(()),
+            Self::Length(missing) => Err(EncodeError::BodyTooShort { missing: *missing }),
+            Self::Chunked => {
+                out.put_slice(b"0\r\n\r\n");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn refused(name: &HeaderName, instead: &'static str) -> EncodeError {
+    EncodeError::Refused {
+        name: name.clone(),
+        instead,
+    }
+}
+
+fn content_length(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+/// Writes a number without going through the formatter.
+fn decimal(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut used = 0;
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (number % 10) as u8;
+        number /= 10;
+        used += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(digits.get(20 - used..).unwrap_or_default());
+}
+
+fn hexadecimal(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0_u8; 16];
+    let mut used = 0;
+    for slot in digits.iter_mut().rev() {
+        let digit = (number & 15) as u8;
+        *slot = if digit < 10 {
+            b'0' + digit
+        } else {
+            b'a' + digit - 10
+        };
+        number >>= 4;
+        used += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(digits.get(16 - used..).unwrap_or_default());
+}
+
+/// No registered method comes near; more is a mistake.
+const MAX_METHOD: usize = 64;
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MethodTooLong { len } => write!(f, "the method has {len} bytes, the limit is {MAX_METHOD}"),
+            Self::Connect => f.write_str("CONNECT is not supported"),
+            Self::TraceWithBody => f.write_str("TRACE must not have a body"),
+            Self::FieldValue { name } => write!(f, "the value of {name} holds CR, LF or NUL"),
+            Self::TwoHosts => f.write_str("host is set twice"),
+            Self::Host => f.write_str("the host field is not a host with an optional port"),
+            Self::ContentLength => f.write_str("content-length is not one number"),
+            Self::ContentLengthDiffers { field, body } => {
+                write!(f, "content-length says {field} but the body has {body} bytes")
+            }
+            Self::Refused { name, instead } => write!(f, "{name} cannot be set: {instead}"),
+            Self::ConnectionToken => {
+                f.write_str("connection holds a token that is not allowed (\"close\" and names of own fields are)")
+            }
+            Self::BodyTooLong { length } => {
+                write!(f, "the body has more bytes than its length says; {length} were left")
+            }
+            Self::BodyTooShort { missing } => write!(f, "the body ended {missing} bytes before its length"),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::url::UrlInput;
+
+    fn head(method: &str, url: &str, fields: &[(&str, &str)]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        RequestHead {
+            method: Method::from_bytes(method.as_bytes()).unwrap(),
+            target: UrlInput::Text(url.into()).parse(None).unwrap().target,
+            headers,
+        }
+    }
+
+    fn run(head: &RequestHead, body: BodyLength) -> Result<(String, EncodedHead), EncodeError> {
+        let mut out = BytesMut::from("before");
+        let mut fields = HeaderMap::new();
+        fields.insert("accept", HeaderValue::from_static("*/*"));
+        let encoded = encode(&mut out, head, &DefaultFields::new(&fields), body);
+        if encoded.is_err() {
+            assert_eq!(out, "before", "an error writes nothing");
+        }
+        encoded.map(|encoded| (String::from_utf8(out[6..].to_vec()).unwrap(), encoded))
+    }
+
+    fn check(method: &str, url: &str, fields: &[(&str, &str)], body: BodyLength, expected: &str) {
+        let (text, _) = run(&head(method, url, fields), body).unwrap();
+        assert_eq!(text, expected);
+        // What we write, a parser must read as exactly one head.
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut parsed = httparse::Request::new(&mut headers);
+        assert_eq!(
+            parsed.parse(text.as_bytes()),
+            Ok(httparse::Status::Complete(text.len()))
+        );
+        assert_eq!(parsed.method, Some(method));
+    }
+
+    fn refuse(method: &str, fields: &[(&str, &str)], body: BodyLength, expected: &str) {
+        let error = run(&head(method, "http://a.test/", fields), body).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn heads() {
+        use BodyLength::{Known, None, Unknown};
+        check(
+            "GET",
+            "http://A.test",
+            &[],
+            None,
+            "GET / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\n\r\n",
+        );
+        check(
+            "GET",
+            "http://a.test:8080/x?y=z#f",
+            &[("accept", "a"), ("b", "c")],
+            None,
+            "GET /x?y=z HTTP/1.1\r\nhost: a.test:8080\r\naccept: a\r\nb: c\r\n\r\n",
+        );
+        check(
+            "GET",
+            "https://[::1]:443?q",
+            &[("host", "b.test:1")],
+            None,
+            "GET /?q HTTP/1.1\r\nhost: b.test:1\r\naccept: */*\r\n\r\n",
+        );
+        check(
+            "POST",
+            "http://[::1]/",
+            &[],
+            None,
+            "POST / HTTP/1.1\r\nhost: [::1]\r\naccept: */*\r\ncontent-length: 0\r\n\r\n",
+        );
+        check(
+            "DELETE",
+            "http://a.test/",
+            &[("connection", "close, x-own")],
+            Known(18446744073709551615),
+            "DELETE / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nconnection: close, x-own\r\ncontent-length: 18446744073709551615\r\n\r\n",
+        );
+        check(
+            "PUT",
+            "http://a.test/",
+            &[],
+            Unknown,
+            "PUT / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
+        check(
+            "PUT",
+            "http://a.test/",
+            &[("content-length", "7"), ("te", "trailers")],
+            Unknown,
+            "PUT / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nte: trailers\r\ncontent-length: 7\r\n\r\n",
+        );
+        check(
+            "GET",
+            "http://a.test/",
+            &[("expect", "100-continue")],
+            None,
+            "GET / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named() {
+        use BodyLength::{Known, None, Unknown};
+        refuse("CONNECT", &[], None, "CONNECT is not supported");
+        refuse("TRACE", &[], Known(1), "TRACE must not have a body");
+        refuse(
+            &"M".repeat(65),
+            &[],
+            None,
+            "the method has 65 bytes, the limit is 64",
+        );
+        refuse(
+            "GET",
+            &[("host", "a"), ("host", "b")],
+            None,
+            "host is set twice",
+        );
+        refuse(
+            "GET",
+            &[("host", "a b")],
+            None,
+            "the host field is not a host with an optional port",
+        );
+        refuse(
+            "GET",
+            &[("host", "")],
+            None,
+            "the host field is not a host with an optional port",
+        );
+        refuse(
+            "POST",
+            &[("content-length", "5")],
+            Known(4),
+            "content-length says 5 but the body has 4 bytes",
+        );
+        refuse(
+            "POST",
+            &[("content-length", "5")],
+            None,
+            "content-length says 5 but the body has 0 bytes",
+        );
+        for bad in ["+5", "5, 5", "", "x"] {
+            refuse(
+                "POST",
+                &[("content-length", bad)],
+                Unknown,
+                "content-length is not one number",
+            );
+        }
+        refuse(
+            "POST",
+            &[("content-length", "5"), ("content-length", "5")],
+            Known(5),
+            "content-length is not one number",
+        );
+        refuse(
+            "POST",
+            &[("transfer-encoding", "chunked")],
+            Unknown,
+            "transfer-encoding cannot be set: the body decides it",
+        );
+        refuse(
+            "GET",
+            &[("te", "gzip")],
+            None,
+            "te cannot be set: only \"trailers\" is allowed",
+        );
+        refuse(
+            "GET",
+            &[("keep-alive", "5")],
+            None,
+            "keep-alive cannot be set: the pool keeps connections alive",
+        );
+        for bad in ["upgrade", "a b", "", "close,,x"] {
+            refuse(
+                "GET",
+                &[("connection", bad)],
+                None,
+                "connection holds a token that is not allowed (\"close\" and names of own fields are)",
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_is_held_to_its_length() {
+        let mut out = BytesMut::new();
+        let mut body = BodyEncoder::Length(5);
+        assert_eq!(body.begin_data(3, &mut out), Ok(()));
+        assert_eq!(
+            body.finish(&mut out),
+            Err(EncodeError::BodyTooShort { missing: 2 })
+        );
+        assert_eq!(
+            body.begin_data(3, &mut out),
+            Err(EncodeError::BodyTooLong { length: 2 })
+        );
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn chunks_have_hexadecimal_sizes() {
+        let mut out = BytesMut::new();
+        let mut body = BodyEncoder::Chunked;
+        body.begin_data(1, &mut out).unwrap();
+        body.begin_data(0xabc, &mut out).unwrap();
+        body.finish(&mut out).unwrap();
+        assert_eq!(out, "1\r\nabc\r\n0\r\n\r\n");
+        assert_eq!(body.suffix(), b"\r\n");
+    }
+}

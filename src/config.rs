@@ -1,0 +1,106 @@
+//! Plain data that every layer may read: the limits of a client.
+//!
+//! Nothing here acts. `ClientBuilder::limits` takes a [`Limits`]; the pool reads the counts and times, the codec the sizes.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// How many connections a client holds, for how long, and how much it accepts from a peer.
+///
+/// `None` means that there is no limit; zero never does.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use sockeye::Limits;
+///
+/// let limits = Limits::default()
+///     .with_max_connections(NonZeroUsize::new(500))
+///     .with_max_connections_per_host(NonZeroUsize::new(50));
+/// assert_eq!(limits.max_idle, 20);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections in all: being dialled, in use and idle. Default 100, the value of the Python ancestor of this crate.
+    pub max_connections: Option<NonZeroUsize>,
+    /// Connections to one origin. Default `None`.
+    pub max_connections_per_host: Option<NonZeroUsize>,
+    /// Idle connections that are kept in all once they have been idle for a second. Default 20.
+    pub max_idle: usize,
+    /// Idle connections that are kept for one origin. Default `None`.
+    pub max_idle_per_host: Option<usize>,
+    /// How long an idle connection is kept. Default 5 s. A server's `Keep-Alive: timeout=N` makes it N - 2 s, at most 60 s.
+    pub idle_timeout: Duration,
+    /// How old a connection may grow before it is no longer used again. Default `None`.
+    pub max_lifetime: Option<Duration>,
+    /// How many requests one connection serves. Default `None`.
+    pub max_requests_per_connection: Option<u64>,
+    /// How many calls may wait for a connection to one origin. Default 1,024; one more fails with `PoolFull`.
+    pub max_pending: Option<NonZeroUsize>,
+    /// Bytes of a response head, all interim (1xx) heads before it included. Default 128 KiB.
+    pub max_head: usize,
+    /// Fields of a response head. Default 256.
+    pub max_head_fields: usize,
+    /// Interim (1xx) responses before the final one. Default 32.
+    pub max_informational: usize,
+    /// Bytes of a trailer section. Default 16 KiB.
+    pub max_trailer: usize,
+    /// Fields of a trailer section. Default 100.
+    pub max_trailer_fields: usize,
+    /// Bytes of chunk extensions in one body. Default 16 KiB.
+    pub max_chunk_extensions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: NonZeroUsize::new(100),
+            max_connections_per_host: None,
+            max_idle: 20,
+            max_idle_per_host: None,
+            idle_timeout: Duration::from_secs(5),
+            max_lifetime: None,
+            max_requests_per_connection: None,
+            max_pending: NonZeroUsize::new(1024),
+            max_head: 128 * 1024,
+            max_head_fields: 256,
+            max_informational: 32,
+            max_trailer: 16 * 1024,
+            max_trailer_fields: 100,
+            max_chunk_extensions: 16 * 1024,
+        }
+    }
+}
+
+/// One `with_` method a field: the struct is non-exhaustive, so that fields can be added later.
+macro_rules! with {
+    ($($method:ident $field:ident $type:ty;)*) => {
+        impl Limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $method(mut self, value: $type) -> Self {
+                    self.$field = value;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+with! {
+    with_max_connections max_connections Option<NonZeroUsize>;
+    with_max_connections_per_host max_connections_per_host Option<NonZeroUsize>;
+    with_max_idle max_idle usize;
+    with_max_idle_per_host max_idle_per_host Option<usize>;
+    with_idle_timeout idle_timeout Duration;
+    with_max_lifetime max_lifetime Option<Duration>;
+    with_max_requests_per_connection max_requests_per_connection Option<u64>;
+    with_max_pending max_pending Option<NonZeroUsize>;
+    with_max_head max_head usize;
+    with_max_head_fields max_head_fields usize;
+    with_max_informational max_informational usize;
+    with_max_trailer max_trailer usize;
+    with_max_trailer_fields max_trailer_fields usize;
+    with_max_chunk_extensions max_chunk_extensions usize;
+}

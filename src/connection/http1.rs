@@ -1,0 +1,614 @@
+//! One HTTP/1.1 connection, driven by the caller's own task (design D1): no task, no channel.
+//!
+//! ```text
+//!  begin ──▶ poll_head: write and read at once ──▶ Answer, complete ──▶ settle
+//!                                                └─▶ Answer, streaming ──▶ poll_data … None ──▶ settle
+//! ```
+//! It reads while it writes, so that an early reply is seen (spec http1 a5). Dropping a future between two polls leaves the
+//! connection mid-exchange; `settle` then says that it is not reusable. The pool lends it and knows why it closes.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use super::timer::Timer;
+use super::upload::{Upload, UploadError, Writing};
+use super::{Answer, Standing};
+use crate::body::Body;
+use crate::codec::chunked::{ChunkedDecoder, ChunkedStep};
+use crate::codec::{
+    BodyDecoder, BodyStep, CloseReason, DecodeError, DecodedHead, Framing, HeadDecoder, HeadStep,
+    MethodKind, Reuse,
+};
+use crate::config::Limits;
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
+use crate::head::{DefaultFields, RequestHead};
+use crate::socket::{ConnectionInfo, Probe, Socket, is_tls};
+use crate::stats::CloseCause;
+
+/// An open connection and the exchange on it.
+pub(crate) struct Http1 {
+    socket: Socket,
+    info: Arc<ConnectionInfo>,
+    limits: Arc<Limits>,
+    opened: Instant,
+    served: u64,
+    timer: Timer,
+    buffer: BytesMut,
+    /// How much room the next read gets.
+    read_size: usize,
+    upload: Upload,
+    write_error: Option<io::Error>,
+    method: MethodKind,
+    heads: HeadDecoder,
+    stage: Stage,
+    reuse: Reuse,
+    keep_alive: Option<u64>,
+    received: u64,
+    /// What the caller waits for, and since when.
+    wait: Option<Wait>,
+    since: Instant,
+    trailers: Option<HeaderMap>,
+    /// Returned when the socket closes, which is why it stands last.
+    _permit: Box<dyn Send>,
+}
+
+/// Where the exchange stands.
+enum Stage {
+    /// There is none.
+    Idle,
+    /// Up to the final head.
+    Head,
+    /// In a body that is still on the connection. `next` is data found while looking for the end.
+    Body {
+        decoder: BodyDecoder,
+        next: Option<(usize, usize)>,
+    },
+    /// The body was read to its end.
+    Done,
+    /// Something failed; nothing on this connection can be trusted.
+    Failed,
+}
+
+/// What a pending poll waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Write,
+    Starved,
+    Head,
+    Read,
+}
+
+impl Http1 {
+    pub(super) fn new(
+        socket: Socket,
+        info: Arc<ConnectionInfo>,
+        limits: Arc<Limits>,
+        permit: Box<dyn Send>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            socket,
+            info,
+            limits,
+            opened: now,
+            served: 0,
+            timer: Timer::default(),
+            buffer: BytesMut::new(),
+            read_size: FIRST_READ,
+            upload: Upload::new(),
+            write_error: None,
+            method: MethodKind::Other,
+            heads: HeadDecoder::default(),
+            stage: Stage::Idle,
+            reuse: Reuse::Yes,
+            keep_alive: None,
+            received: 0,
+            wait: None,
+            since: now,
+            trailers: None,
+            _permit: permit,
+        }
+    }
+
+    /// See [`Connection::begin`](super::Connection::begin).
+    pub(super) fn begin(
+        &mut self,
+        head: &RequestHead,
+        defaults: &DefaultFields,
+        body: &mut Body,
+        now: Instant,
+    ) -> Result<()> {
+        let encoded = self
+            .upload
+            .begin(head, defaults, body)
+            .map_err(Error::invalid_request)?;
+        self.method = encoded.method;
+        self.heads.reset();
+        self.stage = Stage::Head;
+        self.reuse = if encoded.close {
+            Reuse::No(CloseReason::WeAsked)
+        } else {
+            Reuse::Yes
+        };
+        self.received = 0;
+        self.wait = None;
+        self.since = now;
+        Ok(())
+    }
+
+    /// See [`Connection::poll_head`](super::Connection::poll_head).
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &Deadline,
+    ) -> Poll<Result<Answer>> {
+        let before = self.upload.written();
+        let polled = match self.poll_upload(cx) {
+            Ok(writing) => match self.poll_final_head(cx) {
+                Poll::Ready(answer) => Poll::Ready(answer),
+                Poll::Pending => {
+                    let (wait, phase) = match writing {
+                        Writing::Done => (Wait::Head, Phase::Head),
+                        Writing::Blocked => (Wait::Write, Phase::Write),
+                        Writing::Starved => (Wait::Starved, Phase::Write),
+                    };
+                    let progress = self.upload.written() != before;
+                    self.poll_limit(cx, deadline, phase, wait, progress)
+                        .map(Err)
+                }
+            },
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        if let Poll::Ready(Err(_)) = &polled {
+            self.stage = Stage::Failed;
+        }
+        polled
+    }
+
+    /// See [`Connection::poll_data`](super::Connection::poll_data).
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &Deadline,
+    ) -> Poll<Result<Option<Bytes>>> {
+        let polled = match self.poll_piece(cx) {
+            Poll::Pending => self
+                .poll_limit(cx, deadline, Phase::Read, Wait::Read, false)
+                .map(Err),
+            ready => {
+                self.wait = None;
+                ready
+            }
+        };
+        if let Poll::Ready(Err(_)) = &polled {
+            self.stage = Stage::Failed;
+        }
+        polled
+    }
+
+    pub(super) fn is_body_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
+    pub(super) fn body_left(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Body { decoder, next } => {
+                Some(decoder.left()? + next.map_or(0, |(_, len)| len as u64))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_unpolled_body(&mut self) -> Option<Body> {
+        self.upload.take_unpolled()
+    }
+
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        (self.upload.written(), self.received)
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.served > 0
+    }
+
+    pub(super) fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.info
+    }
+
+    pub(super) fn is_alive(&mut self, probe: Probe) -> bool {
+        self.socket.is_alive(probe)
+    }
+
+    /// See [`Connection::settle`](super::Connection::settle) and spec pool R-REL-1.
+    pub(super) fn settle(&mut self) -> Standing {
+        let close = self.reason_to_close();
+        if close.is_none() {
+            self.upload.stop();
+            self.stage = Stage::Idle;
+            self.timer.forget_waker();
+            if self.buffer.capacity() > LARGEST_KEPT {
+                self.buffer = BytesMut::new();
+            }
+            self.read_size = FIRST_READ;
+        }
+        Standing {
+            close,
+            served: self.served,
+            opened: self.opened,
+            keep_alive: self.keep_alive,
+        }
+    }
+
+    fn reason_to_close(&mut self) -> Option<CloseCause> {
+        match self.stage {
+            // Lent and given back without a byte having been sent.
+            Stage::Idle => {}
+            Stage::Head if self.upload.written() == 0 && self.buffer.is_empty() => {}
+            Stage::Done => {
+                self.served += 1;
+                match self.reuse {
+                    Reuse::Yes => {}
+                    Reuse::No(CloseReason::LeftOver) => return Some(CloseCause::Unsolicited),
+                    Reuse::No(CloseReason::PeerAsked) => return Some(CloseCause::PeerClosed),
+                    Reuse::No(_) => return Some(CloseCause::Protocol),
+                }
+            }
+            Stage::Head | Stage::Body { .. } => return Some(CloseCause::Dropped),
+            Stage::Failed => return Some(CloseCause::Error),
+        }
+        (!self.socket.is_clean()).then_some(CloseCause::Unsolicited)
+    }
+
+    /// Writes on. A connection that fails is not the end: the peer may have said why before it closed.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Writing> {
+        if self.write_error.is_some() {
+            return Ok(Writing::Done);
+        }
+        match self.upload.poll(&mut self.socket, cx) {
+            Ok(writing) => Ok(writing),
+            Err(UploadError::Io(error)) => {
+                self.reuse.refuse(CloseReason::EarlyResponse);
+                self.upload.stop();
+                self.write_error = Some(error);
+                Ok(Writing::Done)
+            }
+            Err(UploadError::Source(error)) => Err(error),
+            Err(UploadError::Length(error)) => {
+                Err(Error::new(ErrorKind::Body, Some(Phase::Write), Sent::Part).because(error))
+            }
+        }
+    }
+
+    fn poll_final_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
+        loop {
+            if !self.buffer.is_empty() {
+                match self.heads.decode(&self.buffer, self.method, &self.limits) {
+                    Ok(HeadStep::NeedMore) => {}
+                    Ok(HeadStep::Interim { len }) => {
+                        self.buffer.advance(len);
+                        continue;
+                    }
+                    Ok(HeadStep::Final(head)) => return Poll::Ready(self.answer(&head)),
+                    Err(error) => return Poll::Ready(Err(self.decode_error(error, Phase::Head))),
+                }
+            }
+            let error = match ready!(self.poll_fill(cx)) {
+                Ok(0) => None,
+                Ok(_) => continue,
+                Err(error) => Some(error),
+            };
+            return Poll::Ready(Err(self.ended_in_head(error)));
+        }
+    }
+
+    /// The error for a connection that ended before the final head.
+    fn ended_in_head(&mut self, error: Option<io::Error>) -> Error {
+        if let Some(error) = self.write_error.take() {
+            return self.io_error(error, Phase::Write);
+        }
+        // A reply that was begun and cut short breaks the protocol; silence is the connection's failure (ruling 20).
+        match error {
+            _ if self.received > 0 && error.as_ref().is_none_or(is_end) => {
+                let cut = self.heads.cut_short(self.buffer.len());
+                self.decode_error(cut, Phase::Head)
+            }
+            Some(error) if !is_end(&error) => self.io_error(error, Phase::Head),
+            _ => Error::new(ErrorKind::Io, Some(Phase::Head), self.sent())
+                .saying("the peer closed the connection before the response head")
+                .with_io_kind(Some(io::ErrorKind::UnexpectedEof)),
+        }
+    }
+
+    /// Takes the decoded head out of the buffer, with the body if all of it is there (design D3).
+    fn answer(&mut self, head: &DecodedHead) -> Result<Answer> {
+        if let Reuse::No(reason) = head.reuse {
+            self.reuse.refuse(reason);
+        }
+        self.keep_alive = head.keep_alive_timeout;
+        if !self.upload.is_done()
+            && (head.status.as_u16() >= 400 || head.reuse == Reuse::No(CloseReason::PeerAsked))
+        {
+            self.upload.stop();
+            self.reuse.refuse(CloseReason::EarlyResponse);
+        }
+        let rest = self.buffer.get(head.len..).unwrap_or_default();
+        let whole = whole_body(head.framing, rest, &self.limits)
+            .map_err(|error| self.decode_error(error, Phase::Read))?
+            .filter(|whole| self.upload.is_done() || whole.wire == 0);
+        let Some(whole) = whole else {
+            let kept = self.heads.keep(head, &self.buffer, &[]);
+            self.buffer.advance(head.len);
+            let decoder = BodyDecoder::new(head.framing, &self.limits);
+            self.stage = Stage::Body {
+                decoder,
+                next: None,
+            };
+            self.wait = None;
+            return Ok(Answer {
+                head: kept,
+                streaming: true,
+                trailers: None,
+            });
+        };
+        let kept = self.heads.keep(head, &self.buffer, &whole.data);
+        let trailers = whole.trailers;
+        let used = head.len + whole.wire;
+        self.buffer.advance(used);
+        self.finish();
+        Ok(Answer {
+            head: kept,
+            streaming: false,
+            trailers,
+        })
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        loop {
+            // What is left of the upload moves along with the reads of the body (ruling 6).
+            if !self.upload.is_done() {
+                self.poll_upload(cx)?;
+            }
+            let Stage::Body { decoder, next } = &mut self.stage else {
+                return Poll::Ready(Ok(None));
+            };
+            let step = match next.take() {
+                Some((skip, len)) => Ok(BodyStep::Data { skip, len }),
+                None => decoder.step(&self.buffer),
+            };
+            match step.map_err(|error| self.decode_error(error, Phase::Read))? {
+                BodyStep::Data { skip, len } => {
+                    self.buffer.advance(skip);
+                    let data = self.buffer.split_to(len).freeze();
+                    self.look_for_end()?;
+                    return Poll::Ready(Ok(Some(data)));
+                }
+                BodyStep::End { skip, trailers } => {
+                    self.buffer.advance(skip);
+                    self.trailers = trailers;
+                    self.finish();
+                    return Poll::Ready(Ok(None));
+                }
+                BodyStep::NeedMore { skip } => {
+                    self.buffer.advance(skip);
+                    let filled = ready!(self.poll_fill(cx));
+                    match filled {
+                        Ok(0) => return Poll::Ready(self.ended_in_body(None)),
+                        Ok(_) => {}
+                        Err(error) => return Poll::Ready(self.ended_in_body(Some(error))),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection goes back at the poll that yields the last byte, not at the one after (spec pool R-REL-4): if the end
+    /// is in the buffer already it is read now.
+    fn look_for_end(&mut self) -> Result<()> {
+        let Stage::Body { decoder, next } = &mut self.stage else {
+            return Ok(());
+        };
+        if !decoder.is_done() && self.buffer.is_empty() {
+            return Ok(());
+        }
+        match decoder.step(&self.buffer) {
+            Ok(BodyStep::Data { skip, len }) => *next = Some((skip, len)),
+            Ok(BodyStep::NeedMore { skip }) => self.buffer.advance(skip),
+            Ok(BodyStep::End { skip, trailers }) => {
+                self.buffer.advance(skip);
+                self.trailers = trailers;
+                self.finish();
+            }
+            Err(error) => return Err(self.decode_error(error, Phase::Read)),
+        }
+        Ok(())
+    }
+
+    /// The end of the connection within a body: an end only where nothing else marks one.
+    fn ended_in_body(&mut self, error: Option<io::Error>) -> Result<Option<Bytes>> {
+        let Stage::Body { decoder, .. } = &self.stage else {
+            return Ok(None);
+        };
+        let until_close = matches!(decoder, BodyDecoder::UntilClose);
+        match error {
+            Some(error) if !is_end(&error) => return Err(self.io_error(error, Phase::Read)),
+            Some(_) if until_close => {
+                return Err(self.decode_error(DecodeError::NoCloseNotify, Phase::Read));
+            }
+            _ => {}
+        }
+        let end = decoder.end_of_connection();
+        end.map_err(|error| self.decode_error(error, Phase::Read))?;
+        self.finish();
+        Ok(None)
+    }
+
+    /// The response is over. Bytes that follow it were not asked for, and are never parsed as a next response.
+    fn finish(&mut self) {
+        if !self.buffer.is_empty() {
+            self.reuse.refuse(CloseReason::LeftOver);
+        }
+        if !self.upload.is_done() {
+            self.reuse.refuse(CloseReason::EarlyResponse);
+        }
+        self.stage = Stage::Done;
+    }
+
+    /// Reads into spare room: a short read tells tokio that the socket is empty (spec pool R-LIVE-1).
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < LEAST_ROOM || (spare < self.read_size && self.read_size > FIRST_READ) {
+            self.buffer.reserve(self.read_size);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = ready!(pin!(self.socket.read_buf(&mut self.buffer)).poll(cx));
+        if let Ok(read) = read {
+            self.received += read as u64;
+            // A read that fills its room was cut off by it: a large body is on its way.
+            if read == room && matches!(self.stage, Stage::Body { .. }) {
+                self.read_size = (self.read_size * 2).min(LARGEST_READ);
+            }
+        }
+        Poll::Ready(read)
+    }
+
+    /// Waits for the limit of what is being waited for.
+    fn poll_limit(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &Deadline,
+        phase: Phase,
+        wait: Wait,
+        progress: bool,
+    ) -> Poll<Error> {
+        // The first wait of an exchange counts from its beginning, which saves a look at the clock.
+        let first = self.wait.is_none() && wait != Wait::Read;
+        if !first && (progress || self.wait != Some(wait)) {
+            self.since = Instant::now();
+        }
+        self.wait = Some(wait);
+        let since = (wait != Wait::Starved).then_some(self.since);
+        let Some(limit) = deadline.next(phase, since) else {
+            return Poll::Pending;
+        };
+        ready!(self.timer.poll(cx, limit.at));
+        Poll::Ready(Error::timeout(limit.expired, self.sent()))
+    }
+
+    fn sent(&self) -> Sent {
+        if self.upload.written() == 0 {
+            Sent::Nothing
+        } else if self.upload.is_done() && self.write_error.is_none() {
+            Sent::All
+        } else {
+            Sent::Part
+        }
+    }
+
+    fn decode_error(&self, error: DecodeError, phase: Phase) -> Error {
+        let kind = if error.is_size() {
+            ErrorKind::TooLarge
+        } else {
+            ErrorKind::Protocol
+        };
+        Error::new(kind, Some(phase), self.sent()).because(error)
+    }
+
+    fn io_error(&self, error: io::Error, phase: Phase) -> Error {
+        let kind = if is_tls(&error) {
+            ErrorKind::Tls
+        } else {
+            ErrorKind::Io
+        };
+        Error::new(kind, Some(phase), self.sent()).because(error)
+    }
+}
+
+/// A body that is complete in the buffer.
+struct WholeBody<'a> {
+    data: Cow<'a, [u8]>,
+    /// Its bytes with framing.
+    wire: usize,
+    trailers: Option<HeaderMap>,
+}
+
+/// The body, if all of it is in `rest`. Only a body of several chunks is copied.
+fn whole_body<'a>(
+    framing: Framing,
+    rest: &'a [u8],
+    limits: &Limits,
+) -> Result<Option<WholeBody<'a>>, DecodeError> {
+    match framing {
+        Framing::None => Ok(Some(WholeBody {
+            data: Cow::Borrowed(&[]),
+            wire: 0,
+            trailers: None,
+        })),
+        Framing::Length(length) => Ok(usize::try_from(length)
+            .ok()
+            .and_then(|length| rest.get(..length))
+            .map(|data| WholeBody {
+                data: Cow::Borrowed(data),
+                wire: data.len(),
+                trailers: None,
+            })),
+        Framing::UntilClose => Ok(None),
+        Framing::Chunked => {
+            let mut decoder = ChunkedDecoder::new(limits);
+            let mut data = Cow::Borrowed(&rest[..0]);
+            let mut at = 0;
+            loop {
+                let left = rest.get(at..).unwrap_or_default();
+                match decoder.step(left)? {
+                    ChunkedStep::Data { skip, len } => {
+                        let piece = left.get(skip..skip + len).unwrap_or_default();
+                        if data.is_empty() {
+                            data = Cow::Borrowed(piece);
+                        } else {
+                            data.to_mut().extend_from_slice(piece);
+                        }
+                        at += skip + len;
+                    }
+                    ChunkedStep::NeedMore { .. } => return Ok(None),
+                    ChunkedStep::End { skip, trailers } => {
+                        return Ok(Some(WholeBody {
+                            data,
+                            wire: at + skip,
+                            trailers,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An end of the stream that rustls reports as an error because no close_notify came before it.
+fn is_end(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+}
+
+/// Room for the first read: a small response with room to spare.
+const FIRST_READ: usize = 8 * 1024;
+
+/// With less spare room than this a read is not worth its system call.
+const LEAST_ROOM: usize = 2 * 1024;
+
+/// Reads of a large body grow up to this.
+const LARGEST_READ: usize = 256 * 1024;
+
+/// A buffer that grew beyond this is not kept while the connection is idle.
+const LARGEST_KEPT: usize = 16 * 1024;

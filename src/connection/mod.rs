@@ -1,0 +1,169 @@
+//! Speaks HTTP on a socket: one connection, from its dial to its last exchange.
+//!
+//! `open` dials and lets ALPN decide what is spoken. A connection knows nothing of the pool that lends it; it keeps the
+//! pool's permit, so that the permit is returned exactly when the socket closes.
+
+mod http1;
+mod timer;
+mod upload;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Version};
+use tokio::time::Instant;
+
+use crate::body::Body;
+use crate::config::Limits;
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
+use crate::head::{DefaultFields, RequestHead, ResponseHead};
+use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Route, Steps};
+use crate::stats::CloseCause;
+
+pub(crate) use http1::Http1;
+pub(crate) use timer::Timer;
+
+/// A connection of any version.
+pub(crate) enum Connection {
+    Http1(Box<Http1>),
+}
+
+/// The head of a final response, and where its body is.
+pub(crate) struct Answer {
+    pub(crate) head: ResponseHead,
+    /// The body is still on the connection; otherwise all of it is behind the head.
+    pub(crate) streaming: bool,
+    /// The trailer section of a body that is behind the head.
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+/// What of a connection's past decides about its future.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Why it must close; `None` if nothing speaks against another request.
+    pub(crate) close: Option<CloseCause>,
+    /// Requests that it was used for.
+    pub(crate) served: u64,
+    pub(crate) opened: Instant,
+    /// Seconds of the peer's `Keep-Alive: timeout=N`.
+    pub(crate) keep_alive: Option<u64>,
+}
+
+/// Dials `route` and speaks what was agreed on. `permit` is kept for as long as the socket is open.
+pub(crate) async fn open(
+    dialler: &Dialler,
+    route: &Route,
+    steps: &Steps,
+    limits: Arc<Limits>,
+    permit: Box<dyn Send>,
+) -> Result<Connection> {
+    let dialled = dialler.dial(route, steps).await.map_err(dial_error)?;
+    let info = Arc::new(ConnectionInfo::new(&dialled, Version::HTTP_11));
+    Ok(Connection::Http1(Box::new(Http1::new(
+        dialled.socket,
+        info,
+        limits,
+        permit,
+    ))))
+}
+
+fn dial_error(error: DialError) -> Error {
+    let (kind, phase) = match &error {
+        DialError::Resolve(_) => (ErrorKind::Resolve, Phase::Resolve),
+        DialError::Connect(_) | DialError::Connector(_) => (ErrorKind::Connect, Phase::Connect),
+        DialError::Tls(_) => (ErrorKind::Tls, Phase::Tls),
+    };
+    let io_kind = error.io_kind();
+    Error::new(kind, Some(phase), Sent::Nothing)
+        .because(error)
+        .with_io_kind(io_kind)
+}
+
+impl Connection {
+    /// Encodes the request; nothing is sent yet. On an error the connection is as it was.
+    pub(crate) fn begin(
+        &mut self,
+        head: &RequestHead,
+        defaults: &DefaultFields,
+        body: &mut Body,
+        now: Instant,
+    ) -> Result<()> {
+        let Self::Http1(http1) = self;
+        http1.begin(head, defaults, body, now)
+    }
+
+    /// Writes the request and reads up to the end of the final head, both at once.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &Deadline,
+    ) -> Poll<Result<Answer>> {
+        let Self::Http1(http1) = self;
+        http1.poll_head(cx, deadline)
+    }
+
+    /// The next piece of the body of a streaming answer; `None` at its end.
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &Deadline,
+    ) -> Poll<Result<Option<Bytes>>> {
+        let Self::Http1(http1) = self;
+        http1.poll_data(cx, deadline)
+    }
+
+    /// Whether the body was read to its end.
+    pub(crate) fn is_body_done(&self) -> bool {
+        let Self::Http1(http1) = self;
+        http1.is_body_done()
+    }
+
+    /// The trailer section of a body that was read to its end.
+    pub(crate) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        let Self::Http1(http1) = self;
+        http1.take_trailers()
+    }
+
+    /// Bytes of the body still to come, where that is known.
+    pub(crate) fn body_left(&self) -> Option<u64> {
+        let Self::Http1(http1) = self;
+        http1.body_left()
+    }
+
+    /// The body of a request that failed before any of it was asked for.
+    pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
+        let Self::Http1(http1) = self;
+        http1.take_unpolled_body()
+    }
+
+    /// Bytes sent and received in this exchange.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        let Self::Http1(http1) = self;
+        http1.traffic()
+    }
+
+    /// Whether it served a response before this exchange.
+    pub(crate) fn is_reused(&self) -> bool {
+        let Self::Http1(http1) = self;
+        http1.is_reused()
+    }
+
+    pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
+        let Self::Http1(http1) = self;
+        http1.info()
+    }
+
+    /// Whether the peer is still there, as far as that can be known without waiting.
+    pub(crate) fn is_alive(&mut self, probe: Probe) -> bool {
+        let Self::Http1(http1) = self;
+        http1.is_alive(probe)
+    }
+
+    /// Ends the exchange, lets go of the caller's waker and says whether another may follow.
+    pub(crate) fn settle(&mut self) -> Standing {
+        let Self::Http1(http1) = self;
+        http1.settle()
+    }
+}

@@ -1,0 +1,603 @@
+//! What went wrong, in one value that every layer can make and every user can read.
+//!
+//! This file knows no other layer: a layer hands over its own small error enum erased, as a cause. It does no I/O and
+//! reads no clock. Every layer calls [`Error::new`]; the spine adds the origin, the method and the number of attempts.
+//! Credentials, header values and query strings never enter an [`Error`], so that logging one is always safe.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::deadline::{Expired, Setting};
+use crate::url::Origin;
+
+/// The result of everything that can fail in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error that can cross a thread.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A boxed future, as the extension traits return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why a call failed: one pointer wide, cheap to clone, and its `Display` tells the whole story in one line.
+///
+/// Because the line already holds the causes, [`source`](StdError::source) is `None`; [`cause`](Error::cause) gives them.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let error = sockeye::Client::new().get("http://127.1/").send().await.unwrap_err();
+/// assert_eq!(error.kind(), sockeye::ErrorKind::InvalidRequest);
+/// assert!(error.to_string().contains("127.1"));
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    phase: Option<Phase>,
+    sent: Sent,
+    origin: Option<Origin>,
+    method: Option<Method>,
+    attempts: u32,
+    /// A full replacement for the sentence that the kind alone would give.
+    message: Option<Cow<'static, str>>,
+    expired: Option<Expired>,
+    cause: Option<Arc<dyn StdError + Send + Sync>>,
+    status: Option<StatusError>,
+    /// Where the system's error is not itself in the chain of causes.
+    io_kind: Option<io::ErrorKind>,
+    replayable: bool,
+}
+
+/// The class of a failure. New kinds may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's own request body failed or missed its length, or a stream was cut off.
+    Body,
+    /// A circuit breaker refused the call.
+    CircuitOpen,
+    /// The client was closed.
+    ClientClosed,
+    /// No address of the host accepted a TCP connection.
+    Connect,
+    /// A body could not be read as what was asked for: coding, charset, JSON, events.
+    Decode,
+    /// An interceptor of the user failed the call.
+    Interceptor,
+    /// The request could not be sent as it was built; nothing left this process.
+    InvalidRequest,
+    /// The connection failed: a reset, or its end before any byte of the reply.
+    Io,
+    /// Too many calls already wait for a connection to this origin.
+    PoolFull,
+    /// The peer broke HTTP, a head or a body that is cut short included.
+    Protocol,
+    /// A proxy refused or failed.
+    Proxy,
+    /// A rate limit would make the call wait too long.
+    RateLimited,
+    /// A redirect could not be followed.
+    Redirect,
+    /// The host name could not be resolved.
+    Resolve,
+    /// The response has a status of 400 or more.
+    Status,
+    /// A limit of [`Timeouts`](crate::Timeouts) struck.
+    Timeout,
+    /// TLS failed: the certificate, the handshake or a record.
+    Tls,
+    /// A size or count that the peer controls went over its limit.
+    TooLarge,
+}
+
+/// The step of a call that was running when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Building and checking the request.
+    Prepare,
+    /// Waiting for a connection of the pool.
+    Pool,
+    /// Resolving the host name.
+    Resolve,
+    /// Connecting over TCP.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Writing the request.
+    Write,
+    /// Waiting for the response head.
+    Head,
+    /// Reading the response body.
+    Read,
+}
+
+/// How much of the request had been handed to the system when the call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Sent {
+    /// Not one byte: the peer cannot have acted on it.
+    Nothing,
+    /// Some of it.
+    Part,
+    /// All of it.
+    All,
+}
+
+/// What an error status came with.
+///
+/// The body is read up to 64 KiB; `truncated` says that there was more, or that the rest did not come in time.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct StatusError {
+    /// The status, 400 or more.
+    pub status: StatusCode,
+    /// The response's fields.
+    pub headers: HeaderMap,
+    /// At most the first 64 KiB of the body.
+    pub body: Bytes,
+    /// Whether the body was longer than what is kept here.
+    pub truncated: bool,
+}
+
+impl Error {
+    /// A failure of `kind`; what is known is added by the methods below.
+    pub(crate) fn new(kind: ErrorKind, phase: Option<Phase>, sent: Sent) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            phase,
+            sent,
+            origin: None,
+            method: None,
+            attempts: 0,
+            message: None,
+            expired: None,
+            cause: None,
+            status: None,
+            io_kind: None,
+            replayable: false,
+        }))
+    }
+
+    /// The request as it was built cannot be sent; `why` names the part and what to change.
+    pub(crate) fn invalid_request(why: impl StdError + Send + Sync + 'static) -> Self {
+        Self::new(
+            ErrorKind::InvalidRequest,
+            Some(Phase::Prepare),
+            Sent::Nothing,
+        )
+        .because(why)
+    }
+
+    /// As [`Error::invalid_request`], with a sentence of its own.
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            ErrorKind::InvalidRequest,
+            Some(Phase::Prepare),
+            Sent::Nothing,
+        )
+        .saying(message)
+    }
+
+    /// A limit struck.
+    pub(crate) fn timeout(expired: Expired, sent: Sent) -> Self {
+        let mut error = Self::new(ErrorKind::Timeout, Some(expired.phase), sent);
+        error.inner().expired = Some(expired);
+        error
+    }
+
+    /// A status of 400 or more became the result.
+    pub(crate) fn from_status(status: StatusError) -> Self {
+        let mut error = Self::new(ErrorKind::Status, None, Sent::All);
+        error.inner().status = Some(status);
+        error
+    }
+
+    /// For interceptors and other code of the user that must fail a call.
+    ///
+    /// ```
+    /// let error = sockeye::Error::interceptor("no token for this tenant");
+    /// assert_eq!(error.kind(), sockeye::ErrorKind::Interceptor);
+    /// assert_eq!(error.to_string(), "an interceptor failed the call: no token for this tenant");
+    /// ```
+    pub fn interceptor(cause: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::Interceptor, None, Sent::Nothing).because_of(cause.into())
+    }
+
+    /// Adds the error of the layer below.
+    pub(crate) fn because(self, cause: impl StdError + Send + Sync + 'static) -> Self {
+        self.because_of(Box::new(cause))
+    }
+
+    /// Adds a cause that is erased already.
+    pub(crate) fn because_of(mut self, cause: BoxError) -> Self {
+        self.inner().cause = Some(Arc::from(cause));
+        self
+    }
+
+    /// Adds the kind of a system's error that the cause tells in words only.
+    pub(crate) fn with_io_kind(mut self, kind: Option<io::ErrorKind>) -> Self {
+        self.inner().io_kind = kind;
+        self
+    }
+
+    /// Replaces the sentence of the kind.
+    pub(crate) fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.inner().message = Some(message.into());
+        self
+    }
+
+    /// Adds whom the call was for. What is known already stays.
+    pub(crate) fn on_call(
+        mut self,
+        origin: Origin,
+        method: &Method,
+        attempts: u32,
+        replayable: bool,
+    ) -> Self {
+        let inner = self.inner();
+        inner.origin.get_or_insert(origin);
+        inner.method.get_or_insert_with(|| method.clone());
+        inner.attempts = inner.attempts.max(attempts);
+        inner.replayable = replayable;
+        self
+    }
+
+    /// Adds the origin only, for what fails after the head.
+    pub(crate) fn at(mut self, origin: &Origin) -> Self {
+        self.inner().origin.get_or_insert_with(|| origin.clone());
+        self
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The step that failed, where one can be named.
+    pub fn phase(&self) -> Option<Phase> {
+        self.0.phase
+    }
+
+    /// How much of the request was handed to the system before the failure.
+    pub fn sent(&self) -> Sent {
+        self.0.sent
+    }
+
+    /// Whom the call was for.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.0.origin.as_ref()
+    }
+
+    /// The method of the call.
+    pub fn method(&self) -> Option<&Method> {
+        self.0.method.as_ref()
+    }
+
+    /// How often the request was tried; 0 if it never got that far.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// The error of the layer below; its own `source` continues the chain.
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .cause
+            .as_deref()
+            .map(|cause| cause as &(dyn StdError + 'static))
+    }
+
+    /// The kind of the system's error, if one is among the causes.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        let mut next = self.cause();
+        while let Some(cause) = next {
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                return Some(error.kind());
+            }
+            next = cause.source();
+        }
+        self.0.io_kind
+    }
+
+    /// The status, if a status is what failed the call.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status.as_ref().map(|error| error.status)
+    }
+
+    /// Status, headers and the beginning of the body, if a status is what failed the call.
+    pub fn status_error(&self) -> Option<&StatusError> {
+        self.0.status.as_ref()
+    }
+
+    /// How long the server asks to wait (RFC 9110 section 10.2.3): seconds, or a date compared with the response's own
+    /// `Date`, so that a clock that is off on either side does not matter.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let headers = &self.0.status.as_ref()?.headers;
+        let value = headers
+            .get(http::header::RETRY_AFTER)?
+            .to_str()
+            .ok()?
+            .trim();
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return value.parse().ok().map(Duration::from_secs);
+        }
+        let at = httpdate::parse_http_date(value).ok()?;
+        let date = headers.get(http::header::DATE)?.to_str().ok()?;
+        let now = httpdate::parse_http_date(date.trim()).ok()?;
+        Some(at.duration_since(now).unwrap_or_default())
+    }
+
+    /// Whether a limit of [`Timeouts`](crate::Timeouts) struck.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == ErrorKind::Timeout
+    }
+
+    /// Whether no usable connection came about: DNS, TCP, TLS handshake, proxy.
+    pub fn is_connect(&self) -> bool {
+        let failed = matches!(
+            self.0.kind,
+            ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::Tls | ErrorKind::Proxy
+        );
+        let late = matches!(
+            self.0.phase,
+            Some(Phase::Resolve | Phase::Connect | Phase::Tls)
+        );
+        failed || (self.is_timeout() && late)
+    }
+
+    /// Whether the status is what failed the call.
+    pub fn is_status(&self) -> bool {
+        self.0.kind == ErrorKind::Status
+    }
+
+    /// Whether a body failed: the caller's own, or a stream that was cut off.
+    pub fn is_body(&self) -> bool {
+        self.0.kind == ErrorKind::Body
+    }
+
+    /// Whether the body arrived but was not what it was read as.
+    pub fn is_decode(&self) -> bool {
+        self.0.kind == ErrorKind::Decode
+    }
+
+    /// Whether the client had been closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::ClientClosed
+    }
+
+    /// Whether TLS is what failed.
+    pub fn is_tls(&self) -> bool {
+        self.0.kind == ErrorKind::Tls
+    }
+
+    /// Whether the peer broke HTTP.
+    pub fn is_protocol(&self) -> bool {
+        self.0.kind == ErrorKind::Protocol
+    }
+
+    /// Whether a retry could be right for this method and body, attempts and budgets aside: the request never left, or
+    /// it may be sent twice (an idempotent method, a body that can be sent again) and the failure is one that passes.
+    pub fn is_retryable(&self) -> bool {
+        let inner = &*self.0;
+        if !inner.replayable {
+            return false;
+        }
+        let idempotent = inner.method.as_ref().is_some_and(is_idempotent);
+        let before_body = inner.phase != Some(Phase::Read);
+        match inner.kind {
+            ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::Proxy => true,
+            ErrorKind::Timeout if inner.phase == Some(Phase::Pool) || self.is_total() => false,
+            ErrorKind::Timeout | ErrorKind::Io => {
+                before_body && (inner.sent == Sent::Nothing || idempotent)
+            }
+            ErrorKind::Status => match self.status().map(|status| status.as_u16()) {
+                Some(429) => true,
+                Some(408 | 500 | 502 | 503 | 504) => idempotent,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn is_total(&self) -> bool {
+        matches!(
+            self.0.expired,
+            Some(Expired {
+                setting: Setting::Total,
+                ..
+            })
+        )
+    }
+}
+
+/// Whether a method may be sent twice with the effect of once (RFC 9110 section 9.2.2, and QUERY).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE" | "QUERY"
+    )
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        match (&inner.method, &inner.origin) {
+            (Some(method), Some(origin)) => write!(f, "{method} {origin}: ")?,
+            (None, Some(origin)) => write!(f, "{origin}: ")?,
+            _ => {}
+        }
+        match (&inner.message, &inner.expired, &inner.status) {
+            (Some(message), _, _) => f.write_str(message)?,
+            (None, Some(expired), _) => write!(f, "{expired}")?,
+            (None, None, Some(status)) => write!(f, "{status}")?,
+            (None, None, None) => f.write_str(sentence(inner.kind, inner.phase))?,
+        }
+        if inner.attempts > 1 {
+            write!(f, " (after {} attempts)", inner.attempts)?;
+        }
+        let mut next = self.cause();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("phase", &self.0.phase)
+            .field("sent", &self.0.sent)
+            .field("attempts", &self.0.attempts)
+            .field("message", &format_args!("{self}"))
+            .finish()
+    }
+}
+
+impl StdError for Error {}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.status.as_u16())?;
+        if let Some(reason) = self.status.canonical_reason() {
+            write!(f, " {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Field values and the body may hold secrets; their counts do not.
+        f.debug_struct("StatusError")
+            .field("status", &self.status)
+            .field("fields", &self.headers.len())
+            .field("body_bytes", &self.body.len())
+            .field("truncated", &self.truncated)
+            .finish()
+    }
+}
+
+/// What to say where nothing better is known.
+fn sentence(kind: ErrorKind, phase: Option<Phase>) -> &'static str {
+    match (kind, phase) {
+        (ErrorKind::Body, _) => "the request body failed",
+        (ErrorKind::CircuitOpen, _) => "the circuit breaker is open",
+        (ErrorKind::ClientClosed, _) => "the client is closed",
+        (ErrorKind::Connect, _) => "could not connect",
+        (ErrorKind::Decode, _) => "could not decode the body",
+        (ErrorKind::Interceptor, _) => "an interceptor failed the call",
+        (ErrorKind::InvalidRequest, _) => "the request cannot be sent",
+        (ErrorKind::Io, Some(Phase::Write)) => {
+            "the connection failed while the request was written"
+        }
+        (ErrorKind::Io, Some(Phase::Head)) => "the connection failed before the response head",
+        (ErrorKind::Io, Some(Phase::Read)) => "the connection failed in the response body",
+        (ErrorKind::Io, _) => "the connection failed",
+        (ErrorKind::PoolFull, _) => "too many calls wait for a connection",
+        (ErrorKind::Protocol, Some(Phase::Read)) => "the response body breaks HTTP",
+        (ErrorKind::Protocol, _) => "the response breaks HTTP",
+        (ErrorKind::Proxy, _) => "the proxy failed",
+        (ErrorKind::RateLimited, _) => "the rate limit asks to wait too long",
+        (ErrorKind::Redirect, _) => "the redirect cannot be followed",
+        (ErrorKind::Resolve, _) => "could not resolve the host",
+        (ErrorKind::Status, _) => "the status is an error",
+        (ErrorKind::Timeout, _) => "timed out",
+        (ErrorKind::Tls, _) => "TLS failed",
+        (ErrorKind::TooLarge, _) => "the response is over a limit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16, fields: &[(&'static str, &'static str)]) -> Error {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, http::HeaderValue::from_static(value));
+        }
+        Error::from_status(StatusError {
+            status: StatusCode::from_u16(code).unwrap(),
+            headers,
+            body: Bytes::from_static(b"secret"),
+            truncated: false,
+        })
+    }
+
+    #[test]
+    fn one_line_holds_the_causes_and_source_is_none() {
+        let error = Error::new(ErrorKind::Io, Some(Phase::Head), Sent::All).because(
+            io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer"),
+        );
+        assert_eq!(
+            error.to_string(),
+            "the connection failed before the response head: reset by peer"
+        );
+        assert!(error.source().is_none());
+        assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionReset));
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn retry_after_in_seconds_and_as_a_date() {
+        let seconds = status(503, &[("retry-after", "120")]);
+        assert_eq!(seconds.retry_after(), Some(Duration::from_secs(120)));
+        let date = status(
+            503,
+            &[
+                ("date", "Fri, 31 Dec 1999 23:59:00 GMT"),
+                ("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"),
+            ],
+        );
+        assert_eq!(date.retry_after(), Some(Duration::from_secs(59)));
+        for bad in ["", "-1", "1.5", "soon"] {
+            assert_eq!(
+                status(503, &[("retry-after", bad)]).retry_after(),
+                None,
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_neither_fields_nor_body() {
+        let error = status(401, &[("set-cookie", "sid=secret")]);
+        assert_eq!(error.to_string(), "status 401 Unauthorized");
+        assert!(!format!("{error:?} {:?}", error.status_error()).contains("secret"));
+    }
+
+    #[test]
+    fn retryable_needs_a_body_that_can_be_sent_again() {
+        let reset = |method: Method, replayable| {
+            let origin = crate::url::UrlInput::Text("http://a.test".into())
+                .parse(None)
+                .unwrap()
+                .target
+                .origin();
+            Error::new(ErrorKind::Io, Some(Phase::Head), Sent::All)
+                .on_call(origin, &method, 1, replayable)
+        };
+        assert!(reset(Method::GET, true).is_retryable());
+        assert!(!reset(Method::GET, false).is_retryable());
+        assert!(!reset(Method::POST, true).is_retryable());
+    }
+}

@@ -1,0 +1,227 @@
+//! What a call asks and what it is answered, as plain data that every layer may read.
+//!
+//! A [`RequestHead`] is lent by the spine to the codec: an HTTP/1.1 attempt clones nothing of it. [`DefaultFields`] are
+//! kept as the bytes that go on the wire. A [`ResponseHead`] is the bytes that came and an index of its fields; a map is
+//! built only for those who ask for one. Nothing here judges: framing and limits are the codec's.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+
+use crate::url::Target;
+
+/// Method, target and the fields that the user set for this call.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) headers: HeaderMap,
+}
+
+/// The fields that a client adds to each request unless the request has one of the same name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DefaultFields {
+    lines: Vec<u8>,
+    entries: Vec<(HeaderName, Range<usize>)>,
+}
+
+impl DefaultFields {
+    /// Encodes `fields` once, in the map's order.
+    pub(crate) fn new(fields: &HeaderMap) -> Self {
+        let mut lines = Vec::new();
+        let mut entries = Vec::new();
+        for (name, value) in fields {
+            let start = lines.len();
+            lines.extend_from_slice(name.as_str().as_bytes());
+            lines.extend_from_slice(b": ");
+            lines.extend_from_slice(value.as_bytes());
+            lines.extend_from_slice(b"\r\n");
+            entries.push((name.clone(), start..lines.len()));
+        }
+        Self { lines, entries }
+    }
+
+    /// All lines, for a request that has no fields of its own.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// The lines whose names `own` does not have.
+    pub(crate) fn lines_beside<'a>(&'a self, own: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+        self.entries
+            .iter()
+            .filter(|(name, _)| !own.contains_key(name))
+            .filter_map(|(_, range)| self.lines.get(range.clone()))
+    }
+}
+
+/// Where the name and the value of a field lie in the head's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FieldAt {
+    pub(crate) name: (u32, u32),
+    pub(crate) value: (u32, u32),
+}
+
+impl FieldAt {
+    /// Bytes of one entry of the index.
+    pub(crate) const SIZE: usize = 16;
+
+    /// The entry as it is kept behind the head.
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut entry = [0; Self::SIZE];
+        let numbers = [self.name.0, self.name.1, self.value.0, self.value.1];
+        for (slot, number) in entry.chunks_exact_mut(4).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        entry
+    }
+
+    fn from_bytes(entry: &[u8]) -> Self {
+        let number = |at: usize| {
+            let bytes = entry.get(at..at + 4).and_then(|four| four.try_into().ok());
+            u32::from_le_bytes(bytes.unwrap_or_default())
+        };
+        Self {
+            name: (number(0), number(4)),
+            value: (number(8), number(12)),
+        }
+    }
+}
+
+/// A response head in one allocation: its bytes, then the index, then (for a small response) the whole body.
+#[derive(Clone)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) version: Version,
+    message: Bytes,
+    index_at: usize,
+    body_at: usize,
+}
+
+impl ResponseHead {
+    /// `message` holds the head up to `index_at`, the index up to `body_at`, and the body behind it.
+    pub(crate) fn new(
+        status: StatusCode,
+        version: Version,
+        message: Bytes,
+        index_at: usize,
+        body_at: usize,
+    ) -> Self {
+        Self {
+            status,
+            version,
+            message,
+            index_at,
+            body_at,
+        }
+    }
+
+    /// The fields in the order in which they came.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let index = self
+            .message
+            .get(self.index_at..self.body_at)
+            .unwrap_or_default();
+        index.chunks_exact(FieldAt::SIZE).map(|entry| {
+            let at = FieldAt::from_bytes(entry);
+            (self.part(at.name), self.part(at.value))
+        })
+    }
+
+    /// The value of the first field of this name.
+    pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
+        self.fields()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// The map for those who want one; values share the head's allocation.
+    pub(crate) fn to_map(&self) -> HeaderMap {
+        let index = self
+            .message
+            .get(self.index_at..self.body_at)
+            .unwrap_or_default();
+        let mut map = HeaderMap::with_capacity(index.len() / FieldAt::SIZE);
+        for entry in index.chunks_exact(FieldAt::SIZE) {
+            let at = FieldAt::from_bytes(entry);
+            let value = self.message.slice_ref(self.part(at.value));
+            // The decoder accepted both, so neither conversion fails; a field that did would be left out.
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(self.part(at.name)),
+                HeaderValue::from_maybe_shared(value),
+            ) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    /// How many bytes of body lie behind the index.
+    pub(crate) fn kept_body_len(&self) -> usize {
+        self.message.len() - self.body_at
+    }
+
+    /// The body behind the index; shares the allocation.
+    pub(crate) fn kept_body(&self) -> Bytes {
+        self.message.slice(self.body_at..)
+    }
+
+    /// The body behind the index, giving up the head: no allocation.
+    pub(crate) fn into_kept_body(self) -> Bytes {
+        let mut message = self.message;
+        bytes::Buf::advance(&mut message, self.body_at);
+        message
+    }
+
+    fn part(&self, (start, len): (u32, u32)) -> &[u8] {
+        let start = start as usize;
+        self.message
+            .get(start..start + len as usize)
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_finds_names_in_any_case_and_the_body_is_behind_it() {
+        let mut message = b"HTTP/1.1 200 OK\r\nA: 1\r\nb: two\r\na: 3\r\n\r\n".to_vec();
+        let index_at = message.len();
+        for (name, value) in [((17, 1), (20, 1)), ((23, 1), (26, 3)), ((31, 1), (34, 1))] {
+            message.extend_from_slice(&FieldAt { name, value }.to_bytes());
+        }
+        let body_at = message.len();
+        message.extend_from_slice(b"body");
+        let head = ResponseHead::new(
+            StatusCode::OK,
+            Version::HTTP_11,
+            message.into(),
+            index_at,
+            body_at,
+        );
+        assert_eq!(head.first("a"), Some(&b"1"[..]));
+        assert_eq!(head.first("B"), Some(&b"two"[..]));
+        assert_eq!(head.first("c"), None);
+        let map = head.to_map();
+        assert_eq!(map.get_all("a").iter().count(), 2);
+        assert_eq!(head.kept_body_len(), 4);
+        assert_eq!(head.into_kept_body(), "body");
+    }
+
+    #[test]
+    fn a_request_field_hides_the_default_of_its_name() {
+        let mut fields = HeaderMap::new();
+        fields.insert("user-agent", HeaderValue::from_static("sockeye"));
+        fields.insert("accept", HeaderValue::from_static("*/*"));
+        let defaults = DefaultFields::new(&fields);
+        let mut own = HeaderMap::new();
+        assert_eq!(defaults.lines_beside(&own).count(), 2);
+        own.insert("accept", HeaderValue::from_static("text/html"));
+        let left: Vec<_> = defaults.lines_beside(&own).collect();
+        assert_eq!(left, [b"user-agent: sockeye\r\n"]);
+    }
+}

@@ -1,0 +1,65 @@
+//! A low-level HTTP client on raw sockets, with a pool of connections that can be watched.
+//!
+//! A **client** makes a **call**; **policy** decides; the **pool** lends a **connection**; its **codec** turns messages into
+//! bytes on a **socket**; the **body** carries the connection back. **Stats** watch, the **deadline** limits, the **error**
+//! says what went wrong.
+//!
+//! ```no_run
+//! use sockeye::Client;
+//!
+//! # async fn run() -> sockeye::Result<()> {
+//! let client = Client::new();
+//! let response = client.get("https://example.com/").send().await?;
+//! println!("{} {}", response.status(), response.text().await?);
+//! println!("{}", client.stats());
+//! # Ok(()) }
+//! ```
+//!
+//! # What is always true
+//!
+//! - A connection is lent to one call at a time, and lent again only if its last exchange ended cleanly.
+//! - Every size, count and time that a peer controls has a named limit: see [`Limits`] and [`Timeouts`].
+//! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
+//! - Nothing is sent twice unless the peer provably did not process it.
+//! - Credentials, field values and query strings never show in `Display` or `Debug`.
+//!
+//! # Dropping a future
+//!
+//! Dropping a call that waits for a connection leaves the line; a dial that runs goes on and serves the next call. Dropping a
+//! call whose request is on its way, or a response whose body was not read, closes that connection. Nothing leaks, and
+//! the next call works.
+//!
+//! # Features
+//!
+//! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
+//! can be serialised. `test-util`: `sockeye::test`, checks for test suites.
+
+mod body;
+mod call;
+mod client;
+mod codec;
+mod config;
+mod connection;
+mod deadline;
+mod error;
+mod head;
+mod pool;
+mod response;
+mod socket;
+pub mod stats;
+#[cfg(feature = "test-util")]
+pub mod test;
+mod url;
+
+pub use body::{Body, Collected};
+pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
+pub use config::Limits;
+pub use deadline::Timeouts;
+pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
+pub use http::{self, HeaderMap, Method, StatusCode, Uri};
+pub use response::Response;
+#[cfg(feature = "tls")]
+pub use socket::TlsConfigBuilder;
+pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo};
+pub use stats::Stats;
+pub use url::{IntoUrl, Origin};

@@ -1,0 +1,199 @@
+//! A connection on loan, and the response body that gives it back.
+//!
+//! A lease is dirty until proven clean (spec pool R-OBJ-5): dropping it asks the connection, which answers by what really
+//! happened on it. So a call that is cancelled at any point can leak nothing, and pools nothing that is half read.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use tokio::time::Instant;
+
+use super::Host;
+use crate::body::{Body, Source};
+use crate::connection::{Answer, Connection};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::head::{DefaultFields, RequestHead};
+use crate::socket::ConnectionInfo;
+
+/// A connection that one caller uses.
+pub(crate) struct Lease {
+    /// `None` only while it is being given back.
+    connection: Option<Connection>,
+    host: Arc<Host>,
+}
+
+/// What a failed exchange tells those who may try again.
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// The connection had served a response before.
+    pub(crate) reused: bool,
+    /// Bytes of the response that had arrived.
+    pub(crate) received: u64,
+    /// The caller's body, if none of it was asked for.
+    pub(crate) unpolled: Option<Body>,
+}
+
+impl Failed {
+    /// There was no connection to fail on.
+    pub(crate) fn before_exchange(error: Error) -> Self {
+        Self {
+            error,
+            reused: false,
+            received: 0,
+            unpolled: None,
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, host: Arc<Host>) -> Self {
+        Self {
+            connection: Some(connection),
+            host,
+        }
+    }
+
+    pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
+        self.connection.as_ref().expect(LENT).info()
+    }
+
+    pub(crate) fn is_reused(&self) -> bool {
+        self.connection.as_ref().expect(LENT).is_reused()
+    }
+
+    /// Sends a request and waits for the head of its final response. Dropping the future closes the connection, unless
+    /// nothing was written yet.
+    pub(crate) async fn exchange(
+        &mut self,
+        head: &RequestHead,
+        defaults: &DefaultFields,
+        body: &mut Body,
+        deadline: &Deadline,
+        now: Instant,
+    ) -> Result<Answer, Failed> {
+        let connection = self.connection.as_mut().expect(LENT);
+        let outcome = match connection.begin(head, defaults, body, now) {
+            Ok(()) => poll_fn(|cx| connection.poll_head(cx, deadline)).await,
+            Err(error) => Err(error),
+        };
+        outcome.map_err(|error| Failed {
+            error,
+            reused: connection.is_reused(),
+            received: connection.traffic().1,
+            unpolled: connection.take_unpolled_body(),
+        })
+    }
+
+    /// Gives the connection back after a response that is complete.
+    pub(crate) fn release(mut self, now: Instant) {
+        self.give_back(Some(now));
+    }
+
+    /// The body of a streaming answer; it carries the lease.
+    pub(crate) fn into_body(self, deadline: Deadline, started: Instant) -> Body {
+        Body::from_source(LeasedBody {
+            lease: Some(self),
+            trailers: None,
+            deadline,
+            started,
+        })
+    }
+
+    fn give_back(&mut self, now: Option<Instant>) {
+        if let Some(mut connection) = self.connection.take() {
+            let (sent, received) = connection.traffic();
+            self.host.counters().sent_bytes(sent);
+            self.host.counters().received_bytes(received);
+            let standing = connection.settle();
+            self.host.give_back(connection, standing, now);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back(None);
+    }
+}
+
+/// A response body that is still on its connection. The connection goes back at the poll that yields the last byte.
+struct LeasedBody {
+    /// `None` once the connection was given back.
+    lease: Option<Lease>,
+    trailers: Option<HeaderMap>,
+    deadline: Deadline,
+    started: Instant,
+}
+
+impl LeasedBody {
+    fn finish(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            if let Some(connection) = &mut lease.connection {
+                self.trailers = connection.take_trailers();
+            }
+            let now = Instant::now();
+            lease
+                .host
+                .counters()
+                .body_done(now.saturating_duration_since(self.started));
+            lease.release(now);
+        }
+    }
+}
+
+impl Source for LeasedBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(connection) = self
+            .lease
+            .as_mut()
+            .and_then(|lease| lease.connection.as_mut())
+        else {
+            return Poll::Ready(
+                self.trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            );
+        };
+        match ready!(connection.poll_data(cx, &self.deadline)) {
+            Ok(data) => {
+                if connection.is_body_done() {
+                    self.finish();
+                }
+                match data {
+                    Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                    None => Poll::Ready(
+                        self.trailers
+                            .take()
+                            .map(|trailers| Ok(Frame::trailers(trailers))),
+                    ),
+                }
+            }
+            Err(error) => {
+                let mut error = error;
+                if let Some(lease) = self.lease.take() {
+                    lease
+                        .host
+                        .counters()
+                        .body_failed(error.kind(), error.phase());
+                    error = error.at(lease.host.origin());
+                }
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn left(&self) -> Option<u64> {
+        match &self.lease {
+            Some(lease) => lease.connection.as_ref()?.body_left(),
+            None => Some(0),
+        }
+    }
+}
+
+/// Why a lease has a connection: only `give_back` takes it, and that ends the lease.
+const LENT: &str = "a lease loses its connection only when it ends";

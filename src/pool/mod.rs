@@ -1,0 +1,804 @@
+//! Lends connections: checkout, locks, waits and limits.
+//!
+//! Each origin of each runtime has a `Host`, whose decisions are made by the pure machine in `host.rs` and carried out here
+//! after its lock is released. No lock is held across an await, a system call, a wake or the drop of a connection.
+//!
+//! Checkout, in order: a connection that is idle and alive, the newest first; else a place in line, and a dial if the line
+//! is longer than the dials that run and the limits allow; at the limit on all connections the oldest idle one of another
+//! origin makes room. Who drops the future of a checkout leaves the line, and what was served to him goes to the next.
+
+mod capacity;
+mod dial;
+mod host;
+mod lease;
+mod reaper;
+
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
+
+use crate::config::Limits;
+use crate::connection::{Connection, Standing, Timer};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
+pub(crate) use crate::socket::ConnectionInfo;
+use crate::socket::{Dialler, Probe, Route};
+use crate::stats::{CloseCause, Counters, Gauges, Registry};
+use crate::url::{Origin, Target};
+
+use capacity::Capacity;
+use dial::Dials;
+use host::{Actions, Census, DialId, HostPool, Place, Progress, Ticket};
+pub(crate) use lease::{Failed, Lease};
+
+/// The connections of one client. Dropping it closes what is idle and ends the dials; what is lent closes when it is done.
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    hosts: Mutex<Hosts>,
+    hasher: RandomState,
+    reapers: Mutex<HashSet<Id>>,
+    registry: Registry,
+    shared: Arc<Shared>,
+}
+
+/// What every host needs of its pool.
+struct Shared {
+    limits: Arc<Limits>,
+    dialler: Dialler,
+    connect_timeout: Option<Duration>,
+    capacity: Capacity,
+    next_ticket: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// The hosts by the hash of their key; the key itself is always compared.
+struct Hosts {
+    by_hash: HashMap<u64, Vec<Arc<Host>>, BuildIdentity>,
+    count: usize,
+    sweep_at: usize,
+}
+
+/// The connections to one route, of one runtime: a socket belongs to the runtime that made it (design D7).
+pub(crate) struct Host {
+    route: Route,
+    runtime: Handle,
+    shared: Arc<Shared>,
+    pool: Weak<Inner>,
+    counters: Arc<Counters>,
+    dials: Dials,
+    state: Mutex<HostPool<Connection, Error>>,
+    this: Weak<Host>,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
+        Self(Arc::new(Inner {
+            hosts: Mutex::new(Hosts {
+                by_hash: HashMap::default(),
+                count: 0,
+                sweep_at: FIRST_SWEEP,
+            }),
+            hasher: RandomState::new(),
+            reapers: Mutex::default(),
+            registry: Registry::new(),
+            shared: Arc::new(Shared {
+                capacity: Capacity::new(limits.max_connections.map(usize::from)),
+                limits: Arc::new(limits),
+                dialler,
+                connect_timeout,
+                next_ticket: AtomicU64::new(1),
+                closed: AtomicBool::new(false),
+            }),
+        }))
+    }
+
+    /// The host of a target on a runtime, made when it is first needed.
+    pub(crate) fn host(&self, target: &Target, runtime: &Handle) -> Arc<Host> {
+        self.0.host(target, runtime)
+    }
+
+    /// Lends a connection of `host`, waiting in line for one if need be. A `careful` caller, whose request may not be sent
+    /// twice, has the kernel asked whether the connection still stands. Answers the time after the wait.
+    pub(crate) async fn checkout(
+        &self,
+        host: &Arc<Host>,
+        deadline: &Deadline,
+        careful: bool,
+        now: Instant,
+    ) -> Result<(Lease, Instant)> {
+        if let Some(lease) = host.try_idle(now, careful) {
+            return Ok((lease, now));
+        }
+        // The wait is rare and large; boxed, it does not weigh on the future of every call.
+        let lease = Box::pin(self.wait(host, deadline, now)).await?;
+        let after = Instant::now();
+        host.counters.waited(after.saturating_duration_since(now));
+        Ok((lease, after))
+    }
+
+    /// As [`checkout`](Self::checkout), but never a connection that has been used.
+    pub(crate) async fn checkout_fresh(
+        &self,
+        host: &Arc<Host>,
+        deadline: &Deadline,
+        now: Instant,
+    ) -> Result<(Lease, Instant)> {
+        host.close_idle(CloseCause::PeerClosed);
+        self.checkout(host, deadline, true, now).await
+    }
+
+    async fn wait(&self, host: &Arc<Host>, deadline: &Deadline, now: Instant) -> Result<Lease> {
+        let mut wait = Wait::join(&self.0, host, deadline, now)?;
+        let connection = poll_fn(|cx| wait.poll(cx)).await?;
+        Ok(Lease::new(connection, Arc::clone(host)))
+    }
+
+    /// Dials until `connections` are open to the target, inside the limits, without evicting or waiting in line. Answers
+    /// how many are there.
+    pub(crate) async fn preconnect(
+        &self,
+        host: &Arc<Host>,
+        connections: usize,
+        deadline: &Deadline,
+    ) -> Result<usize> {
+        let mut leases = Vec::new();
+        let mut dials = Vec::new();
+        let now = Instant::now();
+        while leases.len() < connections {
+            match host.try_idle(now, true) {
+                Some(lease) => leases.push(lease),
+                None => break,
+            }
+        }
+        for _ in leases.len()..connections {
+            if self
+                .0
+                .shared
+                .capacity
+                .max()
+                .is_some_and(|max| self.0.shared.capacity.count() >= max)
+            {
+                break;
+            }
+            dials.push(Wait::join(&self.0, host, deadline, now)?);
+        }
+        let mut failed = None;
+        for mut dial in dials {
+            match poll_fn(|cx| dial.poll(cx)).await {
+                Ok(connection) => leases.push(Lease::new(connection, Arc::clone(host))),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if leases.is_empty() => Err(error),
+            _ => Ok(leases.len()),
+        }
+    }
+
+    /// Closes what is idle now.
+    pub(crate) fn close_idle(&self) {
+        for host in self.0.all_hosts() {
+            host.close_idle(CloseCause::PoolClosed);
+        }
+    }
+
+    /// Refuses all further calls, closes what is idle, ends the dials, and fails those who wait.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+
+    /// Connections that are open or being opened.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.shared.capacity.count()
+    }
+
+    /// Returns when no connection is left. Dropping the future changes nothing.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.0.shared.capacity.emptied.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    pub(crate) fn stats(&self) -> crate::stats::Stats {
+        let gauges: Vec<_> = self
+            .0
+            .all_hosts()
+            .iter()
+            .map(|host| (host.origin().clone(), host.gauges()))
+            .collect();
+        let now = Instant::now().into_std();
+        self.0
+            .registry
+            .snapshot(now, self.0.shared.capacity.max(), gauges.into_iter())
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.shared.limits
+    }
+
+    /// Counts a response whose status became an error.
+    pub(crate) fn count_status_error(&self, origin: &Origin) {
+        self.0.registry.counters(origin).status_error();
+    }
+
+    /// The invariants of spec pool R-OBJ-6 over all hosts. Only meaningful while nothing moves.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let hosts = self.0.all_hosts();
+        let mut permits = 0;
+        for host in &hosts {
+            host.lock()
+                .check()
+                .map_err(|broken| format!("{}: {broken}", host.origin()))?;
+            permits += host.census().count;
+        }
+        let total = self.connections();
+        if permits != total {
+            return Err(format!(
+                "the hosts count {permits} connections, the pool counts {total}"
+            ));
+        }
+        if self.0.shared.capacity.is_starving()
+            && self.0.shared.capacity.max().is_some_and(|max| total < max)
+        {
+            return Err(format!(
+                "a host waits although only {total} connections are open"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is lent, dialled, or waited for.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.0.all_hosts().iter().all(|host| {
+            let census = host.census();
+            census.count == census.idle && census.waiting == 0 && census.served == 0
+        })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Inner {
+    fn host(self: &Arc<Self>, target: &Target, runtime: &Handle) -> Arc<Host> {
+        let tls = self.shared.dialler.tls.id();
+        let hash = self.hasher.hash_one((
+            target.host(),
+            target.port(),
+            target.is_https(),
+            runtime.id(),
+        ));
+        let mut hosts = self.hosts();
+        let known = hosts.by_hash.get(&hash).and_then(|hosts| {
+            hosts.iter().find(|host| {
+                let origin = host.route.origin();
+                origin.host() == target.host()
+                    && origin.port() == target.port()
+                    && origin.is_https() == target.is_https()
+                    && host.runtime.id() == runtime.id()
+            })
+        });
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let origin = target.origin();
+        let counters = self.registry.counters(&origin);
+        let limits = &self.shared.limits;
+        let state = HostPool::new(
+            limits.max_connections_per_host.map(usize::from),
+            limits.max_pending.map(usize::from),
+            Instant::now(),
+        );
+        let host = Arc::new_cyclic(|this| Host {
+            route: Route::new(origin, tls),
+            runtime: runtime.clone(),
+            shared: Arc::clone(&self.shared),
+            pool: Arc::downgrade(self),
+            counters,
+            dials: Dials::default(),
+            state: Mutex::new(state),
+            this: Weak::clone(this),
+        });
+        hosts.insert(hash, Arc::clone(&host));
+        host
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reapers(&self) -> MutexGuard<'_, HashSet<Id>> {
+        self.reapers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    fn all_hosts(&self) -> Vec<Arc<Host>> {
+        self.hosts().by_hash.values().flatten().cloned().collect()
+    }
+
+    fn hosts_of(&self, runtime: Id) -> Vec<Arc<Host>> {
+        let mut hosts = self.all_hosts();
+        hosts.retain(|host| host.runtime.id() == runtime);
+        hosts
+    }
+
+    fn forget_unused(&self) {
+        self.hosts().sweep();
+    }
+
+    /// Ends the watch over a runtime unless something of it is idle again.
+    fn stop_watching(&self, runtime: Id) -> bool {
+        let hosts = self.hosts_of(runtime);
+        let mut reapers = self.reapers();
+        let quiet = hosts.iter().all(|host| host.lock().unwatch());
+        if quiet {
+            reapers.remove(&runtime);
+        }
+        quiet
+    }
+
+    /// At the limit, the oldest idle connection of any other host makes room (spec pool R-Q-5).
+    fn evict_for(&self, host: &Host) {
+        let oldest = self
+            .all_hosts()
+            .into_iter()
+            .filter(|other| !std::ptr::eq(&**other, host))
+            .filter_map(|other| Some((other.oldest_idle()?, other)))
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, other)) = oldest {
+            other.evict(CloseCause::Evicted);
+        }
+    }
+
+    fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for host in self.all_hosts() {
+            host.close();
+        }
+    }
+}
+
+impl Hosts {
+    fn insert(&mut self, hash: u64, host: Arc<Host>) {
+        if self.count >= self.sweep_at {
+            self.sweep();
+        }
+        self.by_hash.entry(hash).or_default().push(host);
+        self.count += 1;
+    }
+
+    /// Forgets hosts that nobody uses. It runs when the map has doubled, so an insertion costs constant time on average.
+    fn sweep(&mut self) {
+        for hosts in self.by_hash.values_mut() {
+            hosts.retain(|host| Arc::strong_count(host) > 1 || host.census().count > 0);
+        }
+        self.by_hash.retain(|_, hosts| !hosts.is_empty());
+        self.count = self.by_hash.values().map(Vec::len).sum();
+        self.sweep_at = (self.count * 2).max(FIRST_SWEEP);
+    }
+}
+
+impl Host {
+    pub(crate) fn origin(&self) -> &Origin {
+        self.route.origin()
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn route(&self) -> &Route {
+        &self.route
+    }
+
+    fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn dials(&self) -> &Dials {
+        &self.dials
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HostPool<Connection, Error>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn census(&self) -> Census {
+        self.lock().census()
+    }
+
+    fn idle(&self) -> usize {
+        self.census().idle
+    }
+
+    fn oldest_idle(&self) -> Option<Instant> {
+        self.lock().oldest_idle()
+    }
+
+    fn gauges(&self) -> Gauges {
+        let census = self.census();
+        Gauges {
+            connections_active: census.count.saturating_sub(census.dialling + census.idle),
+            connections_idle: census.idle,
+            connections_connecting: census.dialling,
+            requests_pending: census.waiting,
+            ..Gauges::default()
+        }
+    }
+
+    /// An idle connection that is alive.
+    fn try_idle(self: &Arc<Self>, now: Instant, careful: bool) -> Option<Lease> {
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        loop {
+            let mut expired = Vec::new();
+            let candidate = self.lock().checkout(now, &mut expired);
+            for connection in expired {
+                self.discard(connection, CloseCause::Idle);
+            }
+            let mut candidate = candidate?;
+            let probe = if careful || candidate.idle_for >= TRUSTED {
+                Probe::Kernel
+            } else {
+                Probe::Flag
+            };
+            if candidate.connection.is_alive(probe) {
+                self.counters.reused();
+                return Some(Lease::new(candidate.connection, Arc::clone(self)));
+            }
+            self.discard(candidate.connection, CloseCause::PeerClosed);
+        }
+    }
+
+    /// A lease has ended.
+    fn give_back(&self, connection: Connection, standing: Standing, now: Option<Instant>) {
+        let now = now.unwrap_or_else(Instant::now);
+        match self.idle_until(&standing, now) {
+            Ok(until) => {
+                let actions = self.lock().release(connection, now, until);
+                self.act(actions, CloseCause::PoolClosed);
+            }
+            Err(why) => self.discard(connection, why),
+        }
+    }
+
+    /// Until when a connection may be idle, or why it must close.
+    fn idle_until(&self, standing: &Standing, now: Instant) -> Result<Instant, CloseCause> {
+        if let Some(why) = standing.close {
+            return Err(why);
+        }
+        let limits = &self.shared.limits;
+        let old = limits
+            .max_lifetime
+            .is_some_and(|max| now.saturating_duration_since(standing.opened) >= max);
+        let worn = limits
+            .max_requests_per_connection
+            .is_some_and(|max| standing.served >= max);
+        if old || worn {
+            return Err(CloseCause::Lifetime);
+        }
+        let timeout = match standing.keep_alive {
+            // The server closes at about the time it names; a request on its way then would be lost.
+            Some(seconds) => Duration::from_secs(seconds.saturating_sub(2)).min(LONGEST_HINT),
+            None => limits.idle_timeout,
+        };
+        if timeout.is_zero() {
+            return Err(CloseCause::Idle);
+        }
+        let far = || now + Duration::from_secs(60 * 60 * 24 * 365);
+        Ok(now.checked_add(timeout).unwrap_or_else(far))
+    }
+
+    /// Does what the machine decided, now that its lock is released.
+    fn act(&self, actions: Actions<Connection>, why: CloseCause) {
+        if let Some(waker) = actions.wake {
+            waker.wake();
+            // Whoever is next in line may now be the one who waits for the limit.
+            if self.shared.capacity.is_starving() {
+                self.pump();
+            }
+        } else if actions.close.is_none() && self.shared.capacity.is_starving() {
+            // An idle connection is worth less than another host's waiter.
+            self.evict(CloseCause::Evicted);
+        }
+        if let Some(connection) = actions.close {
+            self.discard(connection, why);
+        }
+        if actions.watch {
+            if let Some(pool) = self.pool.upgrade() {
+                reaper::watch(&pool, &self.runtime);
+            }
+        }
+    }
+
+    fn discard(&self, connection: Connection, why: CloseCause) {
+        self.counters.closed(why);
+        drop(connection);
+    }
+
+    fn evict(&self, why: CloseCause) -> bool {
+        let oldest = self.lock().evict();
+        let evicted = oldest.is_some();
+        if let Some(connection) = oldest {
+            self.discard(connection, why);
+        }
+        evicted
+    }
+
+    fn expire(&self, now: Instant) {
+        let mut expired = Vec::new();
+        self.lock().expire(now, &mut expired);
+        for connection in expired {
+            self.discard(connection, CloseCause::Idle);
+        }
+    }
+
+    fn close_idle(&self, why: CloseCause) {
+        let idle = self.lock().drain_idle();
+        for connection in idle {
+            self.discard(connection, why);
+        }
+    }
+
+    fn close(&self) {
+        let wakers = self.lock().close(&client_closed());
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.close_idle(CloseCause::PoolClosed);
+        self.dials.abort();
+    }
+
+    /// Starts the dials that the line calls for and the limits allow.
+    fn pump(&self) {
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        loop {
+            let mut state = self.lock();
+            let Some(cause) = state.wants_dial() else {
+                return;
+            };
+            if !self.shared.capacity.reserve_or_wait(cause, &self.this) {
+                return;
+            }
+            let id = state.begin_dial(cause, Instant::now());
+            drop(state);
+            self.dials.start(&this, id);
+        }
+    }
+
+    /// A unit of the limit on all connections was handed to this host; answers whether it has a use for it.
+    fn granted(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let Some(cause) = state.wants_dial() else {
+            return false;
+        };
+        let id = state.begin_dial(cause, Instant::now());
+        drop(state);
+        self.dials.start(self, id);
+        self.pump();
+        true
+    }
+
+    fn permit_returned(&self) {
+        self.lock().closed();
+        self.shared.capacity.release();
+        self.pump();
+    }
+
+    fn dialled(&self, id: DialId, outcome: Result<Connection>) {
+        let now = Instant::now();
+        match outcome {
+            Ok(connection) => {
+                self.counters.opened(connection.info().dial_time());
+                let until = now
+                    .checked_add(PRECONNECTED.max(self.shared.limits.idle_timeout))
+                    .unwrap_or(now + PRECONNECTED);
+                let actions = self.lock().dialled(id, connection, now, until);
+                self.act(actions, CloseCause::PoolClosed);
+            }
+            Err(error) => {
+                self.counters.dial_failed();
+                let actions = self.lock().dial_failed(id, error, now);
+                self.act_on_failure(actions);
+            }
+        }
+    }
+
+    fn act_on_failure(&self, actions: Actions<Connection>) {
+        if let Some(waker) = actions.wake {
+            waker.wake();
+        }
+        self.pump();
+    }
+
+    /// A dial ended without an outcome: its runtime is going, or the client was closed.
+    fn dial_dropped(&self, id: DialId) {
+        let unfinished = self.lock().dial_failed(id, client_closed(), Instant::now());
+        if let Some(waker) = unfinished.wake {
+            waker.wake();
+        }
+    }
+}
+
+/// A place in line, left when it is dropped.
+struct Wait<'a> {
+    host: &'a Arc<Host>,
+    deadline: &'a Deadline,
+    ticket: Ticket,
+    timer: Timer,
+    /// The host's pool clock when the wait began.
+    undialled: Duration,
+}
+
+impl<'a> Wait<'a> {
+    fn join(
+        pool: &Inner,
+        host: &'a Arc<Host>,
+        deadline: &'a Deadline,
+        now: Instant,
+    ) -> Result<Self> {
+        if host.shared.closed.load(Ordering::SeqCst) {
+            return Err(client_closed());
+        }
+        let ticket = host.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let mut state = host.lock();
+        match state.enqueue(ticket) {
+            Place::Taken => {}
+            Place::Closed => return Err(client_closed()),
+            Place::Full => {
+                let limit = host.shared.limits.max_pending.map_or(0, usize::from);
+                return Err(Error::new(ErrorKind::PoolFull, Some(Phase::Pool), Sent::Nothing)
+                    .saying(format!("{limit} calls wait for a connection to this origin already (Limits::max_pending)")));
+            }
+        }
+        let undialled = state.undialled(now);
+        drop(state);
+        let wait = Self {
+            host,
+            deadline,
+            ticket,
+            timer: Timer::default(),
+            undialled,
+        };
+        host.pump();
+        if host.shared.capacity.is_starving() && host.lock().wants_dial().is_some() {
+            pool.evict_for(host);
+        }
+        Ok(wait)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection>> {
+        loop {
+            let now = Instant::now();
+            let progress = self.host.lock().poll(self.ticket, cx.waker(), now);
+            let limit = match progress {
+                Progress::Served(Ok(mut connection)) => {
+                    self.host.shared.capacity.forget(self.ticket);
+                    if connection.is_alive(Probe::Flag) {
+                        if connection.is_reused() {
+                            self.host.counters.reused();
+                        }
+                        return Poll::Ready(Ok(connection));
+                    }
+                    // Dead already: back to the same place in line (spec pool R-Q-3).
+                    self.host.lock().enqueue_again(self.ticket);
+                    self.host.discard(connection, CloseCause::PeerClosed);
+                    self.host.pump();
+                    continue;
+                }
+                Progress::Served(Err(error)) => return Poll::Ready(Err(error)),
+                Progress::Waiting {
+                    dialling: Some((id, started)),
+                    ..
+                } => self.deadline.next(self.host.dials.phase(id), Some(started)),
+                Progress::Waiting {
+                    dialling: None,
+                    undialled,
+                } => {
+                    let waited = undialled.saturating_sub(self.undialled);
+                    self.deadline
+                        .next(Phase::Pool, Some(now.checked_sub(waited).unwrap_or(now)))
+                }
+            };
+            let Some(limit) = limit else {
+                return Poll::Pending;
+            };
+            if self.timer.poll(cx, limit.at).is_pending() {
+                return Poll::Pending;
+            }
+            // What was delivered at the last moment wins over the limit (spec pool R-LIM-2).
+            return Poll::Ready(match self.leave() {
+                Some(outcome) => outcome,
+                None => Err(Error::timeout(limit.expired, Sent::Nothing)),
+            });
+        }
+    }
+
+    fn leave(&mut self) -> Option<Result<Connection>> {
+        let left = self.host.lock().leave(self.ticket);
+        if self.host.shared.capacity.is_starving() {
+            self.host.shared.capacity.forget(self.ticket);
+            self.host.pump();
+        }
+        left
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(Ok(connection)) = self.leave() {
+            // Delivered, but its receiver is gone: the next in line gets it, or it is idle (spec pool R-Q-2).
+            drop(Lease::new(connection, Arc::clone(self.host)));
+        }
+    }
+}
+
+fn client_closed() -> Error {
+    Error::new(ErrorKind::ClientClosed, Some(Phase::Pool), Sent::Nothing)
+}
+
+/// Hashes nothing: the key of the map is a hash already.
+#[derive(Clone, Copy, Debug, Default)]
+struct BuildIdentity;
+
+#[derive(Debug, Default)]
+struct Identity(u64);
+
+impl BuildHasher for BuildIdentity {
+    type Hasher = Identity;
+
+    fn build_hasher(&self) -> Identity {
+        Identity::default()
+    }
+}
+
+impl std::hash::Hasher for Identity {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The map of hosts is swept when it has grown to this, and then whenever it has doubled.
+const FIRST_SWEEP: usize = 64;
+
+/// A connection that was idle for less is trusted to the readiness flag.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// A connection that nobody has used yet is kept for at least this long.
+const PRECONNECTED: Duration = Duration::from_secs(10);
+
+/// A server's keep-alive hint counts up to this.
+const LONGEST_HINT: Duration = Duration::from_secs(60);

@@ -1,0 +1,243 @@
+//! A response: its head at once, its body when it is asked for.
+//!
+//! The head is the bytes that came and an index; the map of `headers()` is built when it is first wanted. A small response
+//! is complete when the caller sees it, and its connection is back in the pool by then; a larger one carries its
+//! connection until the last byte. Made by the client's layers; knows neither pool nor protocol.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
+
+use crate::body::{Body, Collected, collect_within, into_trailers};
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
+use crate::head::ResponseHead;
+use crate::socket::ConnectionInfo;
+use crate::stats::Timings;
+use crate::url::Target;
+
+/// The answer to a request.
+///
+/// Dropping it before its body was read closes the connection, unless the body had arrived completely.
+///
+/// ```no_run
+/// # async fn run() -> sockeye::Result<()> {
+/// let mut response = sockeye::Client::new().get("https://example.com/").send().await?;
+/// println!("{} {:?}", response.status(), response.header("content-type"));
+/// while let Some(chunk) = response.chunk().await? {
+///     println!("{} bytes", chunk.len());
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Response {
+    pub(crate) head: ResponseHead,
+    pub(crate) map: OnceLock<HeaderMap>,
+    pub(crate) content: Content,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) target: Target,
+    pub(crate) extensions: Extensions,
+    pub(crate) connection: Arc<ConnectionInfo>,
+    pub(crate) timings: Timings,
+    pub(crate) attempts: u32,
+    pub(crate) max_body: usize,
+}
+
+/// Where the body is.
+pub(crate) enum Content {
+    /// Behind the head, in the same allocation.
+    Kept,
+    /// On its connection, or nowhere any more.
+    Apart(Body),
+}
+
+impl Response {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The version that the peer spoke.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// The fields as a map, built on first use. For one field [`header`](Self::header) is cheaper.
+    pub fn headers(&self) -> &HeaderMap {
+        self.map.get_or_init(|| self.head.to_map())
+    }
+
+    /// The fields, to be changed.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers();
+        self.map
+            .get_mut()
+            .expect("the line above has built the map")
+    }
+
+    /// The value of the first field of this name, if it is visible ASCII; no map is built for it.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        match self.map.get() {
+            Some(map) => map.get(name)?.to_str().ok(),
+            None => visible(self.head.first(name)?),
+        }
+    }
+
+    /// The URL that answered, without userinfo and fragment.
+    pub fn url(&self) -> &Uri {
+        self.target.uri()
+    }
+
+    /// Bytes of the body that are still to be read, where that is known.
+    pub fn content_length(&self) -> Option<u64> {
+        match &self.content {
+            Content::Kept => Some(self.head.kept_body_len() as u64),
+            Content::Apart(body) => body.left(),
+        }
+    }
+
+    /// What was attached to this response.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// What was attached to this response, to be changed.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
+    /// The connection that this came over.
+    pub fn connection(&self) -> &ConnectionInfo {
+        &self.connection
+    }
+
+    /// Whether the connection had served a response before.
+    pub fn reused(&self) -> bool {
+        self.timings.reused
+    }
+
+    /// Where the time went, up to the head.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// How often the request was sent; 1 unless a connection turned out to be dead.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The whole body. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
+    pub async fn bytes(self) -> Result<Bytes> {
+        let limit = self.max_body;
+        match self.content {
+            Content::Kept if self.head.kept_body_len() <= limit => Ok(self.head.into_kept_body()),
+            Content::Kept => Ok(
+                collect_within(Body::from(self.head.into_kept_body()), limit)
+                    .await?
+                    .bytes,
+            ),
+            Content::Apart(body) => Ok(collect_within(body, limit).await?.bytes),
+        }
+    }
+
+    /// The whole body as text. It must be UTF-8; anything else fails with [`ErrorKind::Decode`]. Limited as [`bytes`](Self::bytes).
+    pub async fn text(self) -> Result<String> {
+        let (status, origin) = (self.status(), self.target.origin());
+        let bytes = self.bytes().await?;
+        String::from_utf8(bytes.into()).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Error::new(ErrorKind::Decode, Some(Phase::Read), Sent::All)
+                .saying(format!(
+                    "the body of status {} is not UTF-8 at byte {at}",
+                    status.as_u16()
+                ))
+                .at(&origin)
+        })
+    }
+
+    /// The next piece of the body as it arrives; `None` at the end. Dropping the future loses nothing.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        if matches!(self.content, Content::Kept) {
+            let kept = self.head.kept_body();
+            self.content = Content::Apart(Body::empty());
+            return Ok((!kept.is_empty()).then_some(kept));
+        }
+        let Content::Apart(body) = &mut self.content else {
+            return Ok(None);
+        };
+        while let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await {
+            match frame?.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => self.trailers = into_trailers(frame),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The trailer section, after reading the rest of the body away (at most `max_body` bytes of it).
+    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        let mut drained = 0_usize;
+        while let Some(chunk) = self.chunk().await? {
+            drained = drained.saturating_add(chunk.len());
+            if drained > self.max_body {
+                self.content = Content::Apart(Body::empty());
+                return Err(
+                    Error::new(ErrorKind::TooLarge, Some(Phase::Read), Sent::All).saying(format!(
+                        "the response body is over the limit of {} bytes (max_body)",
+                        self.max_body
+                    )),
+                );
+            }
+        }
+        Ok(self.trailers.clone())
+    }
+
+    /// The body alone; trailers come as its last frame.
+    pub fn into_body(self) -> Body {
+        match self.content {
+            Content::Kept => Body::from(self.head.into_kept_body()),
+            Content::Apart(body) => body,
+        }
+    }
+
+    /// The same response in the types of the `http` crate.
+    pub fn into_http(mut self) -> http::Response<Body> {
+        let headers = std::mem::take(self.headers_mut());
+        let extensions = std::mem::take(&mut self.extensions);
+        let (status, version) = (self.status(), self.version());
+        let mut response = http::Response::new(self.into_body());
+        *response.status_mut() = status;
+        *response.version_mut() = version;
+        *response.headers_mut() = headers;
+        *response.extensions_mut() = extensions;
+        response
+    }
+
+    /// All of the body with its trailers.
+    pub async fn collect(mut self) -> Result<Collected> {
+        let (limit, trailers) = (self.max_body, self.trailers.take());
+        let mut collected = collect_within(self.into_body(), limit).await?;
+        collected.trailers = collected.trailers.or(trailers);
+        Ok(collected)
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Field values may hold secrets; the target's Debug hides its query.
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("version", &self.version())
+            .field("target", &self.target)
+            .field("fields", &self.head.fields().count())
+            .field("content_length", &self.content_length())
+            .finish_non_exhaustive()
+    }
+}
+
+fn visible(value: &[u8]) -> Option<&str> {
+    let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    visible.then(|| std::str::from_utf8(value).ok())?
+}

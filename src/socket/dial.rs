@@ -1,0 +1,158 @@
+//! Makes a connected socket for a route: resolve, connect, shake hands.
+//!
+//! The connect limit runs over all steps together; [`Steps`] tells who waits which step is running. Called by
+//! `connection::open`, in a task of the pool.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::tls::{self, TlsConfig, TlsFailure, TlsInfo};
+use super::{Alpn, Connect, Route, Socket, dns, tcp};
+
+/// How a client dials.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    pub(crate) connector: Option<Arc<dyn Connect>>,
+    pub(crate) tls: TlsConfig,
+}
+
+/// A step of dialling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Resolve,
+    Connect,
+    Tls,
+}
+
+/// The step that a dial is at, readable while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Steps(AtomicU8);
+
+/// A socket and how it came about.
+pub(crate) struct Dialled {
+    pub(crate) socket: Socket,
+    pub(crate) alpn: Option<Alpn>,
+    pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) local_addr: Option<SocketAddr>,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) resolve: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
+    pub(crate) handshake: Option<Duration>,
+}
+
+/// Why no socket came about.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    Resolve(io::Error),
+    Connect(Vec<(SocketAddr, io::Error)>),
+    Connector(io::Error),
+    Tls(TlsFailure),
+}
+
+impl Steps {
+    fn begin(&self, step: Step) {
+        self.0.store(step as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn now(&self) -> Step {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Step::Resolve,
+            1 => Step::Connect,
+            _ => Step::Tls,
+        }
+    }
+}
+
+impl Dialler {
+    /// Dials, without a limit of its own: the caller sets one and may drop this at any time.
+    pub(crate) async fn dial(&self, route: &Route, steps: &Steps) -> Result<Dialled, DialError> {
+        let start = Instant::now();
+        let origin = route.origin();
+        let (socket, resolve, connect) = match &self.connector {
+            Some(connector) => {
+                steps.begin(Step::Connect);
+                let socket = connector
+                    .connect(route)
+                    .await
+                    .map_err(DialError::Connector)?;
+                (socket, None, start.elapsed())
+            }
+            None => {
+                let addresses = dns::resolve(origin.host(), origin.port())
+                    .await
+                    .map_err(DialError::Resolve)?;
+                let resolved = start.elapsed();
+                steps.begin(Step::Connect);
+                let tcp = tcp::connect(&addresses).await.map_err(DialError::Connect)?;
+                (
+                    Socket::from_tcp(tcp),
+                    Some(resolved),
+                    start.elapsed().saturating_sub(resolved),
+                )
+            }
+        };
+        let (remote_addr, local_addr) = socket.tcp().map_or((None, None), |tcp| {
+            (tcp.peer_addr().ok(), tcp.local_addr().ok())
+        });
+        let mut dialled = Dialled {
+            alpn: socket.secured,
+            socket,
+            remote_addr,
+            local_addr,
+            tls: None,
+            resolve,
+            connect: Some(connect),
+            handshake: None,
+        };
+        if origin.is_https() && dialled.alpn.is_none() {
+            steps.begin(Step::Tls);
+            let begun = Instant::now();
+            let (stream, info) = tls::handshake(&self.tls, origin.host(), dialled.socket)
+                .await
+                .map_err(DialError::Tls)?;
+            dialled.socket = Socket::from_tls(stream);
+            dialled.alpn = Some(Alpn::Http1);
+            dialled.tls = Some(info);
+            dialled.handshake = Some(begun.elapsed());
+        }
+        Ok(dialled)
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve(error) | Self::Connector(error) => write!(f, "{error}"),
+            Self::Connect(failures) => {
+                for (at, (address, error)) in failures.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str("; ")?;
+                    }
+                    write!(f, "{address}: {error}")?;
+                }
+                Ok(())
+            }
+            Self::Tls(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+// The parts are in the line already, so `source` stays None; `io_error` keeps the system's kind readable.
+impl std::error::Error for DialError {}
+
+impl DialError {
+    /// The system's error that came last, taken out so that it can be a cause of its own.
+    pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Resolve(error) | Self::Connector(error) => Some(error.kind()),
+            Self::Connect(failures) => failures.last().map(|(_, error)| error.kind()),
+            Self::Tls(failure) => failure.io_kind(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What is known of a connection, for users to look at.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Version;
+
+use super::{Dialled, TlsInfo};
+
+/// The connection that a response came over.
+///
+/// ```no_run
+/// # async fn run() -> sockeye::Result<()> {
+/// let response = sockeye::Client::new().get("https://example.com").send().await?;
+/// println!("connection {} to {:?}", response.connection().id, response.connection().remote_addr);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Different for each connection of this process.
+    pub id: u64,
+    /// The version that is spoken on it.
+    pub protocol: Version,
+    /// The peer's address; `None` for a transport that has none.
+    pub remote_addr: Option<SocketAddr>,
+    /// Our address.
+    pub local_addr: Option<SocketAddr>,
+    /// What the TLS handshake settled; `None` without TLS.
+    pub tls: Option<TlsInfo>,
+    pub(crate) resolve: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
+    pub(crate) handshake: Option<Duration>,
+}
+
+impl ConnectionInfo {
+    pub(crate) fn new(dialled: &Dialled, protocol: Version) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            protocol,
+            remote_addr: dialled.remote_addr,
+            local_addr: dialled.local_addr,
+            tls: dialled.tls.clone(),
+            resolve: dialled.resolve,
+            connect: dialled.connect,
+            handshake: dialled.handshake,
+        }
+    }
+
+    /// From the beginning of the dial to a connection that can be used.
+    pub(crate) fn dial_time(&self) -> Duration {
+        [self.resolve, self.connect, self.handshake]
+            .into_iter()
+            .flatten()
+            .sum()
+    }
+}

@@ -1,0 +1,209 @@
+//! Moves bytes: everything between a host name and a stream that HTTP can be spoken on.
+//!
+//! `dial` resolves, connects and shakes hands, each step a function that makes a [`Socket`] from the one before. It knows
+//! neither HTTP nor the pool; `connection::open` calls it. [`Connect`] is the one seam for tests and for own transports.
+
+mod dial;
+mod dns;
+mod info;
+mod liveness;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
+mod route;
+mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::error::BoxFuture;
+
+pub(crate) use dial::{DialError, Dialled, Dialler, Step, Steps};
+pub use info::ConnectionInfo;
+pub(crate) use liveness::Probe;
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;
+pub use route::Route;
+#[cfg(feature = "tls")]
+pub use tls::TlsConfigBuilder;
+use tls::TlsStream;
+pub(crate) use tls::{TLS_BUILT_IN, is_tls};
+pub use tls::{TlsConfig, TlsInfo};
+
+/// Makes the first hop of a connection: the seam for tests and for transports of your own.
+///
+/// Sockeye adds TLS for `https` itself, unless the socket comes [`secured`](Socket::secured). The future may be dropped at
+/// any time; what it opened must then close.
+///
+/// ```
+/// use sockeye::{BoxFuture, Client, Connect, Route, Socket};
+/// use tokio::net::TcpStream;
+///
+/// struct ToTheGateway;
+///
+/// impl Connect for ToTheGateway {
+///     fn connect<'a>(&'a self, _route: &'a Route) -> BoxFuture<'a, std::io::Result<Socket>> {
+///         Box::pin(async { Ok(Socket::from_io(TcpStream::connect("127.0.0.1:9000").await?)) })
+///     }
+/// }
+///
+/// let client = Client::builder().connector(ToTheGateway).build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+pub trait Connect: Send + Sync + 'static {
+    /// Opens a stream to where `route` leads. An error becomes `ErrorKind::Connect`.
+    fn connect<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, io::Result<Socket>>;
+}
+
+/// The application protocol that a secured socket has settled on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Alpn {
+    /// HTTP/1.1.
+    Http1,
+}
+
+/// A stream of bytes to a peer.
+pub struct Socket {
+    stream: Stream,
+    secured: Option<Alpn>,
+}
+
+/// Static dispatch where it is hot; `Custom` is the seam.
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream>),
+    Custom(Box<dyn Io>),
+}
+
+/// What a transport of the user's must be.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Socket {
+    /// Wraps any stream.
+    ///
+    /// ```
+    /// let (ours, _theirs) = tokio::io::duplex(1024);
+    /// let socket = sockeye::Socket::from_io(ours);
+    /// ```
+    pub fn from_io(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self {
+            stream: Stream::Custom(Box::new(io)),
+            secured: None,
+        }
+    }
+
+    /// Says that this stream is secured already and speaks `alpn`: no TLS is added, whatever the scheme.
+    #[must_use]
+    pub fn secured(mut self, alpn: Alpn) -> Self {
+        self.secured = Some(alpn);
+        self
+    }
+
+    fn from_tcp(tcp: TcpStream) -> Self {
+        Self {
+            stream: Stream::Tcp(tcp),
+            secured: None,
+        }
+    }
+
+    fn from_tls(tls: TlsStream) -> Self {
+        Self {
+            stream: Stream::Tls(Box::new(tls)),
+            secured: Some(Alpn::Http1),
+        }
+    }
+
+    /// The TCP stream at the bottom, if there is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(tls) => tls::below(tls).tcp(),
+            Stream::Custom(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.stream {
+            Stream::Tcp(_) => "tcp",
+            Stream::Tls(_) => "tls",
+            Stream::Custom(_) => "custom",
+        };
+        f.debug_struct("Socket")
+            .field("kind", &kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Stream::Custom(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Stream::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Stream::Custom(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Stream::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Stream::Custom(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(tcp) => tcp.is_write_vectored(),
+            Stream::Tls(tls) => tls.is_write_vectored(),
+            Stream::Custom(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Stream::Custom(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Stream::Custom(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Where a connection leads and how: the part of the pool's key that a connector needs.
+//!
+//! A plain value. Every setting that changes how a connection comes about must be part of it, or two calls that must not
+//! share a connection would.
+
+use crate::url::Origin;
+
+/// An origin and how to get there.
+///
+/// A [`Connect`](crate::Connect) receives it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    origin: Origin,
+    /// The identity of the TLS settings; settings are immutable once built (security P1).
+    tls: u64,
+}
+
+impl Route {
+    pub(crate) fn new(origin: Origin, tls: u64) -> Self {
+        Self { origin, tls }
+    }
+
+    /// Scheme, host and port of the target.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::url::UrlInput;
+
+    #[test]
+    fn every_field_tells_two_routes_apart() {
+        let origin = |url: &str| {
+            UrlInput::Text(url.to_owned().into())
+                .parse(None)
+                .unwrap()
+                .target
+                .origin()
+        };
+        let route = Route::new(origin("https://a.test"), 1);
+        // Exhaustive on purpose: a new field does not compile until it is compared below.
+        let Route { origin: _, tls: _ } = &route;
+        assert_eq!(route, Route::new(origin("https://A.test:443"), 1));
+        for other in [
+            "http://a.test",
+            "http://a.test:443",
+            "https://a.test:8443",
+            "https://a.test.",
+            "https://b.test",
+        ] {
+            assert_ne!(route, Route::new(origin(other), 1), "{other}");
+        }
+        assert_ne!(route, Route::new(origin("https://a.test"), 2));
+    }
+}

@@ -1,0 +1,326 @@
+//! Stats: what the client did and does, for whoever wants to watch it.
+//!
+//! Each origin has one set of `Counters`, which calls and connections add to without a lock (`counters.rs`); the
+//! `Registry` finds them by origin and reads them into a [`Stats`] when a user asks (`snapshot.rs`). There is no
+//! background task: rates come from two snapshots. This folder knows nothing of pools or protocols; the pool brings
+//! its gauges along.
+
+mod counters;
+mod counts;
+#[cfg(feature = "json")]
+mod json;
+mod latency;
+mod rates;
+mod snapshot;
+mod table;
+mod timings;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+pub use counts::{CloseCause, ClosedCounts, ErrorCounts, TimeoutCounts};
+pub use latency::LatencySummary;
+pub use rates::Rates;
+pub use snapshot::{HostStats, Stats};
+pub use timings::Timings;
+
+pub(crate) use counters::{Counters, Gauges};
+
+use crate::url::Origin;
+
+/// The counters of a client by origin: the first 256 have their own, all others share one more.
+///
+/// An origin keeps its counters for as long as the client lives, so that they never go back. Its lock is held for a
+/// look-up only: when the pool makes an entry for a host, and when a snapshot begins.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Origins>);
+
+/// What the lock of a [`Registry`] guards.
+#[derive(Clone, Debug, Default)]
+struct Origins {
+    hosts: BTreeMap<Origin, Arc<Counters>>,
+    /// Shared by all origins that came when `hosts` was full.
+    other: Option<Arc<Counters>>,
+}
+
+impl Registry {
+    /// Nothing counted yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The counters of an origin, always the same ones. Not for the hot path: keep what it returns.
+    pub(crate) fn counters(&self, origin: &Origin) -> Arc<Counters> {
+        let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counters) = origins.hosts.get(origin) {
+            return Arc::clone(counters);
+        }
+        let counters = if origins.hosts.len() < MAX_ORIGINS {
+            origins.hosts.entry(origin.clone()).or_default()
+        } else {
+            origins.other.get_or_insert_default()
+        };
+        Arc::clone(counters)
+    }
+
+    /// Reads everything. `now` is the moment of the snapshot, `limit` the pool's limit of connections.
+    ///
+    /// The pool may name an origin several times: once for each route and runtime. The gauges are drawn to their end
+    /// before the registry's lock is taken, so they may come from under the pool's locks.
+    pub(crate) fn snapshot(
+        &self,
+        now: Instant,
+        limit: Option<usize>,
+        gauges: impl Iterator<Item = (Origin, Gauges)>,
+    ) -> Stats {
+        let mut by_origin = BTreeMap::<Origin, Gauges>::new();
+        for (origin, more) in gauges {
+            by_origin.entry(origin).or_default().add(more);
+        }
+        let Origins { hosts, other } = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let hosts: Vec<_> = hosts
+            .into_iter()
+            .map(|(origin, counters)| {
+                let gauges = by_origin.remove(&origin).unwrap_or_default();
+                let stats = counters.read(gauges);
+                (origin, stats)
+            })
+            .collect();
+        // What is left belongs to origins beyond the bound.
+        let rest = by_origin.into_values().reduce(|mut sum, more| {
+            sum.add(more);
+            sum
+        });
+        let other = match (other, rest) {
+            (None, None) => None,
+            (counters, rest) => Some(counters.unwrap_or_default().read(rest.unwrap_or_default())),
+        };
+        Stats::from_parts(now, hosts, other, limit)
+    }
+}
+
+/// How many origins have counters of their own: enough for a service that calls other services, and a bound for a
+/// crawler, which would otherwise keep some KiB for each site it ever saw.
+const MAX_ORIGINS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::{ErrorKind, Phase};
+    use crate::url::Target;
+
+    /// An origin from its URL.
+    pub(super) fn origin(url: &str) -> Origin {
+        Target::parse_base(url).expect("a good URL").target.origin()
+    }
+
+    /// A snapshot without gauges and limit.
+    pub(super) fn snapshot(registry: &Registry, at: Instant) -> Stats {
+        registry.snapshot(at, None, iter::empty())
+    }
+
+    /// Milliseconds.
+    pub(super) fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn an_origin_keeps_its_counters() {
+        let registry = Registry::new();
+        let first = registry.counters(&origin("https://a.example"));
+        let again = registry.counters(&origin("https://a.example"));
+        let stranger = registry.counters(&origin("http://a.example"));
+        assert!(Arc::ptr_eq(&first, &again));
+        assert!(!Arc::ptr_eq(&first, &stranger));
+        first.started();
+        drop((first, again));
+        let stats = snapshot(&registry, Instant::now());
+        let requests: Vec<_> = stats
+            .hosts
+            .iter()
+            .map(|(origin, host)| (origin.clone(), host.requests_total))
+            .collect();
+        let expected = [
+            (origin("http://a.example"), 0),
+            (origin("https://a.example"), 1),
+        ];
+        assert_eq!(requests, expected);
+    }
+
+    #[test]
+    fn origins_are_bounded_and_the_others_are_counted_together() {
+        let registry = Registry::new();
+        let name = |number: u32| origin(&format!("http://h{number:03}.example"));
+        // Backwards, so that the order of the snapshot is its own.
+        for number in (0..300).rev() {
+            let counters = registry.counters(&name(number));
+            counters.started();
+            counters.responded(200, millis(1));
+        }
+        // Old ones stay where they were, on either side of the bound.
+        registry.counters(&name(299)).started();
+        registry.counters(&name(0)).started();
+        let active = Gauges {
+            connections_active: 1,
+            ..Gauges::default()
+        };
+        let gauges = (0..300).map(|number| (name(number), active));
+        let stats = registry.snapshot(Instant::now(), None, gauges);
+
+        assert_eq!(stats.hosts.len(), 256);
+        assert!(stats.hosts.is_sorted_by(|(a, _), (b, _)| a < b));
+        assert_eq!(stats.hosts[0].0, name(44));
+        assert_eq!(stats.hosts[255].1.requests_total, 2);
+        let other = stats.other.expect("44 origins are beyond the bound");
+        assert_eq!(other.requests_total, 45);
+        assert_eq!(other.head.count, 44);
+        assert_eq!(other.connections_active, 44);
+        assert_eq!(stats.total.requests_total, 302);
+        assert_eq!(stats.total.requests_active, 2);
+        assert_eq!(stats.total.connections_active, 300);
+        assert_eq!(stats.total.head.count, 300);
+    }
+
+    #[test]
+    fn gauges_of_an_origin_add_up_and_need_no_counters() {
+        let registry = Registry::new();
+        registry.counters(&origin("http://a.example"));
+        let gauges = |idle| Gauges {
+            connections_idle: idle,
+            ..Gauges::default()
+        };
+        let stats = registry.snapshot(
+            Instant::now(),
+            None,
+            [
+                (origin("http://a.example"), gauges(1)),
+                (origin("http://b.example"), gauges(4)),
+                (origin("http://a.example"), gauges(2)),
+                (origin("http://c.example"), gauges(8)),
+            ]
+            .into_iter(),
+        );
+        assert_eq!(stats.hosts.len(), 1);
+        assert_eq!(stats.hosts[0].1.connections_idle, 3);
+        assert_eq!(stats.other.map(|other| other.connections_idle), Some(12));
+        assert_eq!(stats.total.connections_idle, 15);
+    }
+
+    #[test]
+    fn the_total_is_the_sum_of_every_number() {
+        let registry = Registry::new();
+        let (a, b) = (origin("http://a.example"), origin("http://b.example"));
+        busy(&registry.counters(&a), 2);
+        busy(&registry.counters(&b), 3);
+        let gauges = |idle| Gauges {
+            connections_active: idle + 1,
+            connections_idle: idle,
+            connections_connecting: idle + 2,
+            requests_pending: idle + 3,
+            http2_sessions: idle + 4,
+            http2_streams: idle + 5,
+        };
+        // The gauges of the second are those above zero of the first, so that their sum has the same shape.
+        let step = Gauges {
+            connections_active: 10,
+            connections_idle: 10,
+            connections_connecting: 10,
+            requests_pending: 10,
+            http2_sessions: 10,
+            http2_streams: 10,
+        };
+        let stats = registry.snapshot(
+            Instant::now(),
+            None,
+            [(a, gauges(20)), (b, step)].into_iter(),
+        );
+        assert_busy(&stats.hosts[0].1, 2, 20);
+        assert_busy(&stats.total, 5, 30);
+        assert!(stats.other.is_none());
+    }
+
+    /// Does something that moves every number of an origin, `times` times over.
+    pub(super) fn busy(counters: &Counters, times: u64) {
+        for _ in 0..times {
+            counters.started();
+            counters.started();
+            counters.retried();
+            counters.retried();
+            counters.retried();
+            for status in [100, 200, 300, 400, 500] {
+                counters.started();
+                counters.responded(status, millis(2));
+            }
+            counters.failed(ErrorKind::Timeout, Some(Phase::Pool));
+            for _ in 0..4 {
+                counters.started();
+                counters.cancelled();
+            }
+            for _ in 0..5 {
+                counters.opened(millis(3));
+            }
+            for _ in 0..6 {
+                counters.reused();
+            }
+            for _ in 0..7 {
+                counters.closed(CloseCause::Error);
+            }
+            for _ in 0..8 {
+                counters.dial_failed();
+            }
+            counters.sent_bytes(9);
+            counters.received_bytes(10);
+            counters.body_done(millis(11));
+            counters.waited(millis(12));
+        }
+    }
+
+    /// Every number of [`busy`].
+    fn assert_busy(host: &HostStats, times: u64, idle: usize) {
+        assert_eq!(host.connections_active, idle + 1);
+        assert_eq!(host.connections_idle, idle);
+        assert_eq!(host.connections_connecting, idle + 2);
+        assert_eq!(host.requests_pending, idle + 3);
+        assert_eq!(host.http2_sessions, idle + 4);
+        assert_eq!(host.http2_streams, idle + 5);
+        assert_eq!(host.requests_active as u64, times);
+        assert_eq!(host.requests_total, 11 * times);
+        assert_eq!(host.attempts_total, 14 * times);
+        assert_eq!(host.responses_1xx, times);
+        assert_eq!(host.responses_2xx, times);
+        assert_eq!(host.responses_3xx, times);
+        assert_eq!(host.responses_4xx, times);
+        assert_eq!(host.responses_5xx, times);
+        assert_eq!(host.errors.total(), times);
+        assert_eq!(host.errors.get(ErrorKind::Timeout), times);
+        assert_eq!(host.timeouts.total(), times);
+        assert_eq!(host.timeouts.get(Phase::Pool), times);
+        assert_eq!(host.retries, 3 * times);
+        assert_eq!(host.cancelled, 4 * times);
+        assert_eq!(host.connections_opened, 5 * times);
+        assert_eq!(host.connections_reused, 6 * times);
+        assert_eq!(host.connections_closed.total(), 7 * times);
+        assert_eq!(host.connections_closed.get(CloseCause::Error), 7 * times);
+        assert_eq!(host.connect_failures, 8 * times);
+        assert_eq!(host.bytes_sent, 9 * times);
+        assert_eq!(host.bytes_received, 10 * times);
+        assert_eq!((host.head.count, host.head.max), (5 * times, millis(2)));
+        assert_eq!(
+            (host.connect.count, host.connect.max),
+            (5 * times, millis(3))
+        );
+        assert_eq!((host.total.count, host.total.max), (times, millis(11)));
+        assert_eq!(
+            (host.pool_wait.count, host.pool_wait.max),
+            (times, millis(12))
+        );
+    }
+}
