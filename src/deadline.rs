@@ -137,17 +137,17 @@ pub(crate) struct NextLimit {
 
 /// The limits of one call, with the moments from which `attempt` and `total` count.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    timeouts: Timeouts,
+pub(crate) struct Deadline<'a> {
+    timeouts: &'a Timeouts,
     total_at: Option<Instant>,
     attempt_at: Option<Instant>,
 }
 
-impl Deadline {
+impl<'a> Deadline<'a> {
     /// A call that begins now.
-    pub(crate) fn new(timeouts: &Timeouts, now: Instant) -> Self {
+    pub(crate) fn new(timeouts: &'a Timeouts, now: Instant) -> Self {
         Self {
-            timeouts: *timeouts,
+            timeouts,
             total_at: timeouts.total.and_then(|limit| now.checked_add(limit)),
             attempt_at: None,
         }
@@ -161,9 +161,18 @@ impl Deadline {
             .and_then(|limit| now.checked_add(limit));
     }
 
-    /// The head is here: only `read` and `total` still count.
-    pub(crate) fn end_attempt(&mut self) {
-        self.attempt_at = None;
+    /// The limits of a body: `read`, and `total` as it was set when the call began.
+    pub(crate) fn of_body(timeouts: &'a Timeouts, total_at: Option<Instant>) -> Self {
+        Self {
+            timeouts,
+            total_at,
+            attempt_at: None,
+        }
+    }
+
+    /// What a body must keep for [`of_body`](Self::of_body).
+    pub(crate) fn into_parts(self) -> (Timeouts, Option<Instant>) {
+        (*self.timeouts, self.total_at)
     }
 
     /// The next limit while `phase` runs. `since` is the moment from which the phase's own limit counts; `None` pauses
@@ -183,6 +192,9 @@ impl Deadline {
             let limit = limit?;
             Some((since?.checked_add(limit)?, setting, limit))
         });
+        if self.attempt_at.is_none() && self.total_at.is_none() {
+            return own.map(|(at, setting, limit)| limit_at(at, setting, phase, limit));
+        }
         let attempt = self
             .attempt_at
             .zip(self.timeouts.attempt)
@@ -195,14 +207,18 @@ impl Deadline {
             .into_iter()
             .flatten()
             .min_by_key(|(at, _, _)| *at)?;
-        Some(NextLimit {
-            at,
-            expired: Expired {
-                setting,
-                phase,
-                limit,
-            },
-        })
+        Some(limit_at(at, setting, phase, limit))
+    }
+}
+
+fn limit_at(at: Instant, setting: Setting, phase: Phase, limit: Duration) -> NextLimit {
+    NextLimit {
+        at,
+        expired: Expired {
+            setting,
+            phase,
+            limit,
+        },
     }
 }
 
@@ -273,7 +289,8 @@ mod tests {
             setting(&deadline, Phase::Head, Some(later)),
             Some(Setting::Attempt)
         );
-        deadline.end_attempt();
+        let (timeouts, total_at) = deadline.into_parts();
+        let deadline = Deadline::of_body(&timeouts, total_at);
         assert_eq!(
             setting(&deadline, Phase::Read, Some(now + seconds(6))),
             Some(Setting::Total)

@@ -96,8 +96,8 @@ pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
     message: Bytes,
-    index_at: usize,
-    body_at: usize,
+    index_at: u32,
+    body_at: u32,
 }
 
 impl ResponseHead {
@@ -113,17 +113,25 @@ impl ResponseHead {
             status,
             version,
             message,
-            index_at,
-            body_at,
+            index_at: u32::try_from(index_at).unwrap_or(u32::MAX),
+            body_at: u32::try_from(body_at).unwrap_or(u32::MAX),
         }
+    }
+
+    fn index(&self) -> &[u8] {
+        self.message
+            .get(self.index_at as usize..self.body_at())
+            .unwrap_or_default()
+    }
+
+    /// A head is far smaller than 4 GiB; were it not, the message would be all head.
+    fn body_at(&self) -> usize {
+        self.message.len().min(self.body_at as usize)
     }
 
     /// The fields in the order in which they came.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let index = self
-            .message
-            .get(self.index_at..self.body_at)
-            .unwrap_or_default();
+        let index = self.index();
         index.chunks_exact(FieldAt::SIZE).map(|entry| {
             let at = FieldAt::from_bytes(entry);
             (self.part(at.name), self.part(at.value))
@@ -139,10 +147,7 @@ impl ResponseHead {
 
     /// The map for those who want one; values share the head's allocation.
     pub(crate) fn to_map(&self) -> HeaderMap {
-        let index = self
-            .message
-            .get(self.index_at..self.body_at)
-            .unwrap_or_default();
+        let index = self.index();
         let mut map = HeaderMap::with_capacity(index.len() / FieldAt::SIZE);
         for entry in index.chunks_exact(FieldAt::SIZE) {
             let at = FieldAt::from_bytes(entry);
@@ -160,18 +165,19 @@ impl ResponseHead {
 
     /// How many bytes of body lie behind the index.
     pub(crate) fn kept_body_len(&self) -> usize {
-        self.message.len() - self.body_at
+        self.message.len() - self.body_at()
     }
 
     /// The body behind the index; shares the allocation.
     pub(crate) fn kept_body(&self) -> Bytes {
-        self.message.slice(self.body_at..)
+        self.message.slice(self.body_at()..)
     }
 
     /// The body behind the index, giving up the head: no allocation.
     pub(crate) fn into_kept_body(self) -> Bytes {
+        let body_at = self.body_at();
         let mut message = self.message;
-        bytes::Buf::advance(&mut message, self.body_at);
+        bytes::Buf::advance(&mut message, body_at);
         message
     }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
@@ -33,15 +34,28 @@ use crate::url::Target;
 /// ```
 pub struct Response {
     pub(crate) head: ResponseHead,
-    pub(crate) map: OnceLock<HeaderMap>,
+    pub(crate) map: OnceLock<Box<HeaderMap>>,
     pub(crate) content: Content,
-    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) target: Target,
     pub(crate) extensions: Extensions,
     pub(crate) connection: Arc<ConnectionInfo>,
-    pub(crate) timings: Timings,
+    pub(crate) moments: Moments,
     pub(crate) attempts: u32,
     pub(crate) max_body: usize,
+}
+
+/// What was measured of the last try.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    /// Waiting for a connection; zero if one was idle.
+    pub(crate) wait: Duration,
+    /// From the start of the request to the response head.
+    pub(crate) head: Duration,
+    /// From the start of the call, earlier tries included, to the response head.
+    pub(crate) call: Duration,
+    /// Whether the connection had served a response before.
+    pub(crate) reused: bool,
 }
 
 /// Where the body is.
@@ -65,7 +79,7 @@ impl Response {
 
     /// The fields as a map, built on first use. For one field [`header`](Self::header) is cheaper.
     pub fn headers(&self) -> &HeaderMap {
-        self.map.get_or_init(|| self.head.to_map())
+        self.map.get_or_init(|| Box::new(self.head.to_map()))
     }
 
     /// The fields, to be changed.
@@ -114,12 +128,21 @@ impl Response {
 
     /// Whether the connection had served a response before.
     pub fn reused(&self) -> bool {
-        self.timings.reused
+        self.moments.reused
     }
 
     /// Where the time went, up to the head.
     pub fn timings(&self) -> Timings {
-        self.timings
+        let mut timings = Timings::default();
+        timings.reused = self.moments.reused;
+        timings.head = Some(self.moments.head);
+        timings.pool_wait = (!self.moments.wait.is_zero()).then_some(self.moments.wait);
+        if !self.moments.reused {
+            timings.resolve = self.connection.resolve;
+            timings.connect = self.connection.connect;
+            timings.tls = self.connection.handshake;
+        }
+        timings
     }
 
     /// How often the request was sent; 1 unless a connection turned out to be dead.
@@ -170,7 +193,7 @@ impl Response {
             match frame?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Ok(Some(data)),
-                Err(frame) => self.trailers = into_trailers(frame),
+                Err(frame) => self.trailers = into_trailers(frame).map(Box::new),
             }
         }
         Ok(None)
@@ -191,7 +214,7 @@ impl Response {
                 );
             }
         }
-        Ok(self.trailers.clone())
+        Ok(self.trailers.as_deref().cloned())
     }
 
     /// The body alone; trailers come as its last frame.
@@ -219,7 +242,7 @@ impl Response {
     pub async fn collect(mut self) -> Result<Collected> {
         let (limit, trailers) = (self.max_body, self.trailers.take());
         let mut collected = collect_within(self.into_body(), limit).await?;
-        collected.trailers = collected.trailers.or(trailers);
+        collected.trailers = collected.trailers.or(trailers.map(|trailers| *trailers));
         Ok(collected)
     }
 }

@@ -84,6 +84,17 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Takes the target out; what is left leads nowhere and is not to be used.
+    pub(crate) fn take(&mut self) -> Self {
+        let nowhere = Self {
+            uri: Uri::default(),
+            https: false,
+            port: 0,
+            host_end: 0,
+        };
+        std::mem::replace(self, nowhere)
+    }
+
     /// Parses a base URL: absolute, without query and fragment, since a join could only lose them.
     pub(crate) fn parse_base(text: &str) -> Result<Parsed, UrlError> {
         let parsed = parse_text(Cow::Borrowed(text), None)?;

@@ -12,17 +12,17 @@ mod replay;
 
 use std::sync::{Arc, OnceLock};
 
-use http::{Extensions, HeaderMap};
+use http::Extensions;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
-use crate::head::{DefaultFields, RequestHead, ResponseHead};
-use crate::pool::{ConnectionInfo, Failed, Host, Pool};
-use crate::response::{Content, Response};
-use crate::stats::{Counters, Timings};
+use crate::head::{DefaultFields, RequestHead};
+use crate::pool::{Failed, Host, Pool};
+use crate::response::{Content, Moments, Response};
+use crate::stats::Counters;
 
 use replay::{Again, Replay};
 
@@ -30,13 +30,15 @@ use replay::{Again, Replay};
 pub(crate) struct Engine {
     pub(crate) pool: Pool,
     pub(crate) defaults: DefaultFields,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// One call, as the user asked for it.
 pub(crate) struct Call {
     pub(crate) head: RequestHead,
     pub(crate) body: Body,
-    pub(crate) timeouts: Timeouts,
+    /// In place of the client's.
+    pub(crate) timeouts: Option<Box<Timeouts>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -47,23 +49,13 @@ struct Hop<'a> {
     engine: &'a Engine,
     host: &'a Arc<Host>,
     call: &'a mut Call,
-    deadline: Deadline,
+    deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
 }
 
-/// What a try that succeeded brought.
-struct Answered {
-    head: ResponseHead,
-    content: Content,
-    trailers: Option<HeaderMap>,
-    connection: Arc<ConnectionInfo>,
-    timings: Timings,
-    at: Instant,
-}
-
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
-pub(crate) async fn run(engine: &Engine, mut call: Call) -> Result<Response> {
+pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::invalid(
             "no tokio runtime around the call; await it inside one",
@@ -72,51 +64,39 @@ pub(crate) async fn run(engine: &Engine, mut call: Call) -> Result<Response> {
     let started = Instant::now();
     let host = engine.pool.host(&call.head.target, &runtime);
     let watch = Watch::begin(&host);
+    let own = call.timeouts.take();
+    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut hop = Hop {
         engine,
         host: &host,
-        deadline: Deadline::new(&call.timeouts, started),
+        deadline: Deadline::new(timeouts, started),
         started,
         replay: Replay::new(&call.head, &call.body, call.idempotent),
-        call: &mut call,
+        call,
     };
     let outcome = attempts(&mut hop).await;
-    let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
-    match outcome {
-        Ok(answered) => {
-            watch.responded(&answered, started);
-            Ok(Response {
-                head: answered.head,
-                map: OnceLock::new(),
-                content: answered.content,
-                trailers: answered.trailers,
-                target: call.head.target,
-                extensions: Extensions::new(),
-                connection: answered.connection,
-                timings: answered.timings,
-                attempts,
-                max_body: call.max_body,
-            })
-        }
-        Err(error) => {
-            watch.failed(&error);
-            Err(error.on_call(
-                host.origin().clone(),
-                &call.head.method,
-                attempts,
-                replayable,
-            ))
-        }
+    match &outcome {
+        Ok(response) => watch.responded(response),
+        Err(error) => watch.failed(error),
     }
+    outcome.map_err(|error| {
+        let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
+        error.on_call(
+            host.origin().clone(),
+            &hop.call.head.method,
+            attempts,
+            replayable,
+        )
+    })
 }
 
 /// Tries until there is a response, or a failure that another try could not be trusted to mend.
-async fn attempts(hop: &mut Hop<'_>) -> Result<Answered> {
+async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
     let mut again = Again::Anywhere;
     loop {
         hop.replay.begin();
         let failed = match exchange(hop, again).await {
-            Ok(answered) => return Ok(answered),
+            Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
         match hop.replay.decide(&failed) {
@@ -131,7 +111,7 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Answered> {
 }
 
 /// One try: checkout, send, answer.
-async fn exchange(hop: &mut Hop<'_>, again: Again) -> Result<Answered, Failed> {
+async fn exchange(hop: &mut Hop<'_>, again: Again) -> Result<Response, Failed> {
     let begun = if hop.replay.attempts() == 1 {
         hop.started
     } else {
@@ -157,37 +137,32 @@ async fn exchange(hop: &mut Hop<'_>, again: Again) -> Result<Answered, Failed> {
             ready,
         )
         .await?;
-    let at = Instant::now();
+    let answered = Instant::now();
     let connection = Arc::clone(lease.info());
-    let timings = timings(&connection, lease.is_reused(), [begun, ready, at]);
-    hop.deadline.end_attempt();
+    let moments = Moments {
+        wait: ready.saturating_duration_since(begun),
+        head: answered.saturating_duration_since(ready),
+        call: answered.saturating_duration_since(hop.started),
+        reused: lease.is_reused(),
+    };
     let content = if answer.streaming {
         Content::Apart(lease.into_body(hop.deadline, hop.started))
     } else {
-        lease.release(at);
+        lease.release(answered);
         Content::Kept
     };
-    Ok(Answered {
+    Ok(Response {
         head: answer.head,
+        map: OnceLock::new(),
         content,
         trailers: answer.trailers,
+        target: call.head.target.take(),
+        extensions: Extensions::new(),
         connection,
-        timings,
-        at,
+        moments,
+        attempts: hop.replay.attempts(),
+        max_body: call.max_body,
     })
-}
-
-fn timings(connection: &ConnectionInfo, reused: bool, [begun, ready, at]: [Instant; 3]) -> Timings {
-    let mut timings = Timings::default();
-    timings.reused = reused;
-    timings.head = Some(at.saturating_duration_since(ready));
-    timings.pool_wait = (ready != begun).then(|| ready.saturating_duration_since(begun));
-    if !reused {
-        timings.resolve = connection.resolve;
-        timings.connect = connection.connect;
-        timings.tls = connection.handshake;
-    }
-    timings
 }
 
 /// Counts a call exactly once, as a response, as a failure or, when it is dropped without either, as cancelled.
@@ -204,11 +179,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn responded(mut self, answered: &Answered, started: Instant) {
+    fn responded(mut self, response: &Response) {
         if let Some(counters) = self.counters.take() {
-            let taken = answered.at.saturating_duration_since(started);
-            counters.responded(answered.head.status.as_u16(), taken);
-            if matches!(answered.content, Content::Kept) {
+            let taken = response.moments.call;
+            counters.responded(response.head.status.as_u16(), taken);
+            if matches!(response.content, Content::Kept) {
                 counters.body_done(taken);
             }
         }

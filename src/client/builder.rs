@@ -194,8 +194,8 @@ impl ClientBuilder {
             engine: Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
                 defaults: DefaultFields::new(&self.headers),
+                timeouts: self.timeouts,
             },
-            timeouts: self.timeouts,
             base,
             error_for_status: self.error_for_status,
             https_only: self.https_only,

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::body::Body;
 use crate::call::Engine;
-use crate::deadline::{Deadline, Timeouts};
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::response::Response;
 use crate::stats::Stats;
@@ -50,7 +50,6 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
-    timeouts: Timeouts,
     base: Option<Base>,
     error_for_status: bool,
     https_only: bool,
@@ -164,7 +163,7 @@ impl Client {
                 "no tokio runtime around the call; await it inside one",
             ));
         };
-        let deadline = Deadline::new(&self.0.timeouts, Instant::now());
+        let deadline = Deadline::new(&self.0.engine.timeouts, Instant::now());
         let host = self.0.engine.pool.host(&target, &runtime);
         let opened = self
             .0
@@ -246,7 +245,7 @@ impl Default for Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("timeouts", &self.0.timeouts)
+            .field("timeouts", &self.0.engine.timeouts)
             .field("limits", self.0.engine.pool.limits())
             .field("connections", &self.0.engine.pool.connections())
             .finish_non_exhaustive()

@@ -171,7 +171,7 @@ impl RequestBuilder {
 
     /// The limit of the whole call, its body included; the other limits stay.
     pub fn timeout(mut self, total: Duration) -> Self {
-        let client = self.client.0.timeouts;
+        let client = self.client.0.engine.timeouts;
         self.options
             .timeouts
             .get_or_insert_with(|| Box::new(client))
@@ -251,21 +251,21 @@ impl RequestBuilder {
     /// [`ErrorKind`](crate::ErrorKind). Dropping the future cancels the call: the connection closes, unless nothing was
     /// written yet.
     pub fn send(self) -> impl Future<Output = Result<Response>> + Send + 'static {
+        let error_for_status = self
+            .options
+            .error_for_status
+            .unwrap_or(self.client.0.error_for_status);
+        // The call is lent to the spine from where it is captured: moved into it, it would be in the future twice.
+        let mut prepared = self.into_call();
         async move {
-            let error_for_status = self
-                .options
-                .error_for_status
-                .unwrap_or(self.client.0.error_for_status);
-            let (client, call) = self.into_call()?;
-            let (method, replayable) = (call.head.method.clone(), call.body.is_replayable());
-            let engine = &client.0.engine;
-            let response = run(engine, call).await?;
+            let (client, call) = match &mut prepared {
+                Ok(prepared) => prepared,
+                Err(error) => return Err(error.clone()),
+            };
+            let response = run(&client.0.engine, call).await?;
             if error_for_status && is_error(response.status()) {
                 // Boxed: it is rare, and would weigh on the future of every call.
-                let (origin, attempts) = (response.target.origin(), response.attempts());
-                let error = Box::pin(into_error(response)).await;
-                engine.pool.count_status_error(&origin);
-                return Err(error.on_call(origin, &method, attempts, replayable));
+                return Err(Box::pin(fail(client, call, response)).await);
             }
             Ok(response)
         }
@@ -292,10 +292,7 @@ impl RequestBuilder {
                 headers: self.headers,
             },
             body: self.body,
-            timeouts: self
-                .options
-                .timeouts
-                .map_or(inner.timeouts, |timeouts| *timeouts),
+            timeouts: self.options.timeouts,
             idempotent: self.options.idempotent,
             max_body: self.options.max_body.unwrap_or(inner.max_body),
         };
@@ -323,6 +320,19 @@ impl RequestBuilder {
         }
         self
     }
+}
+
+/// The error of a call whose response has an error status.
+async fn fail(client: &Client, call: &Call, response: Response) -> Error {
+    let (origin, attempts) = (response.target.origin(), response.attempts());
+    let error = into_error(response).await;
+    client.0.engine.pool.count_status_error(&origin);
+    error.on_call(
+        origin,
+        &call.head.method,
+        attempts,
+        call.body.is_replayable(),
+    )
 }
 
 impl IntoFuture for RequestBuilder {

@@ -30,7 +30,7 @@ pub(crate) enum BodyStep {
     /// After `skip` bytes of framing, the end.
     End {
         skip: usize,
-        trailers: Option<HeaderMap>,
+        trailers: Option<Box<HeaderMap>>,
     },
 }
 

@@ -69,7 +69,7 @@ pub(crate) enum ChunkedStep {
     /// After `skip` bytes of framing, the end.
     End {
         skip: usize,
-        trailers: Option<HeaderMap>,
+        trailers: Option<Box<HeaderMap>>,
     },
 }
 
@@ -240,7 +240,10 @@ impl ChunkedDecoder {
 
 /// Reads a trailer section with the grammar of a head. Fields that only a head may carry are left out: nothing behind the
 /// body may change framing, routing or credentials (RFC 9110 section 6.5.1, ruling 13).
-fn parse_trailers(section: &[u8], max_fields: usize) -> Result<Option<HeaderMap>, DecodeError> {
+fn parse_trailers(
+    section: &[u8],
+    max_fields: usize,
+) -> Result<Option<Box<HeaderMap>>, DecodeError> {
     if section == b"\r\n" {
         return Ok(None);
     }
@@ -261,7 +264,7 @@ fn parse_trailers(section: &[u8], max_fields: usize) -> Result<Option<HeaderMap>
             trailers.append(name, value);
         }
     }
-    Ok((!trailers.is_empty()).then_some(trailers))
+    Ok((!trailers.is_empty()).then(|| Box::new(trailers)))
 }
 
 const MAX_DIGITS: u8 = 16;
@@ -290,7 +293,7 @@ const FORBIDDEN_TRAILERS: [&str; 15] = [
 mod tests {
     use super::*;
 
-    type Outcome = Result<(Vec<u8>, Option<HeaderMap>, usize), DecodeError>;
+    type Outcome = Result<(Vec<u8>, Option<Box<HeaderMap>>, usize), DecodeError>;
 
     /// Feeds the pieces between the cuts. `None`: more is needed.
     fn feed(input: &[u8], cuts: &[usize], limits: &Limits) -> Option<Outcome> {

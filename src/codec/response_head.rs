@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{StatusCode, Version};
 use httparse::{Header, ParserConfig, Response};
-use memchr::memchr;
+use memchr::{memchr_iter, memmem};
 
 use super::decode_error::DecodeError;
 use super::framing::{Framing, FramingFields, MethodKind};
@@ -22,8 +22,6 @@ use crate::head::{FieldAt, ResponseHead};
 pub(crate) struct HeadDecoder {
     /// Bytes of the buffer that hold no end of the head.
     scanned: usize,
-    /// Where the line that is being scanned begins.
-    line_start: usize,
     /// Bytes of the interim heads before.
     interim_bytes: usize,
     interim_heads: usize,
@@ -83,7 +81,6 @@ impl HeadDecoder {
                 return Ok(HeadStep::NeedMore);
             }
             self.scanned = start;
-            self.line_start = start;
         }
         let allowed = limits.max_head.saturating_sub(self.interim_bytes);
         let Some(end) = self.find_end(buffer)? else {
@@ -102,8 +99,14 @@ impl HeadDecoder {
         }
         let head = buffer.get(..end).unwrap_or_default();
         self.scanned = 0;
-        self.line_start = 0;
-        let decoded = self.parse(head, method, limits)?;
+        let decoded = self.parse(head, method, limits).map_err(|error| {
+            // The same bytes in more pieces would have been refused for this, so it comes before all else.
+            if has_bare_line_feed(head, 0) {
+                DecodeError::BareLineFeed
+            } else {
+                error
+            }
+        })?;
         if !decoded.status.is_informational() {
             return Ok(HeadStep::Final(decoded));
         }
@@ -148,29 +151,19 @@ impl HeadDecoder {
         ResponseHead::new(decoded.status, decoded.version, message, index_at, body_at)
     }
 
-    /// The index after the first empty line. Every line must end in CRLF: httparse would take a bare LF.
+    /// The index after the first empty line, looking at each byte once however they dribble in.
+    ///
+    /// While the end is not there, each line that is must end in CRLF: a peer that ends its lines in LF alone never sends
+    /// the end that is looked for, and is refused at once instead of being waited for.
     fn find_end(&mut self, buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
-        while let Some(found) = buffer
-            .get(self.scanned..)
-            .and_then(|rest| memchr(b'\n', rest))
-        {
-            let at = self.scanned + found;
-            let line = buffer.get(self.line_start..at).unwrap_or_default();
-            let Some((b'\r', line)) = line.split_last() else {
-                return Err(DecodeError::BareLineFeed);
-            };
-            let first_line = self.line_start <= 2;
-            self.scanned = at + 1;
-            self.line_start = at + 1;
-            if line.is_empty() {
-                return if first_line {
-                    Err(DecodeError::LeadingEmptyLines)
-                } else {
-                    Ok(Some(at + 1))
-                };
-            }
+        let from = self.scanned.saturating_sub(END.len() - 1);
+        if let Some(found) = buffer.get(from..).and_then(|rest| memmem::find(rest, END)) {
+            return Ok(Some(from + found + END.len()));
         }
-        self.scanned = buffer.len().max(self.scanned);
+        if has_bare_line_feed(buffer, self.scanned) {
+            return Err(DecodeError::BareLineFeed);
+        }
+        self.scanned = buffer.len();
         Ok(None)
     }
 
@@ -235,13 +228,17 @@ impl HeadDecoder {
             _ => return Err(DecodeError::BadVersion),
         };
         let mut facts = FramingFields::default();
-        let mut folded = false;
         for field in response.headers.iter() {
             facts.add(field.name.as_bytes(), field.value);
-            folded |= memchr(b'\n', field.value).is_some();
         }
+        // A line feed ends the status line, each field and the head. Any more are inside of values: folded lines.
+        let folded = memchr_iter(b'\n', head).count()
+            > response.headers.len() + 2 + usize::from(head.starts_with(b"\r\n"));
         let verdict = facts.decide(method, version, status)?;
-        self.build_index(head, response.headers, verdict.drop_length);
+        if folded && has_bare_line_feed(head, 0) {
+            return Err(DecodeError::BareLineFeed);
+        }
+        self.build_index(head, response.headers, verdict.drop_length)?;
         Ok(DecodedHead {
             status,
             version,
@@ -253,23 +250,48 @@ impl HeadDecoder {
         })
     }
 
-    /// Equal Content-Length fields are shown once; those that lost to Transfer-Encoding are not shown.
-    fn build_index(&mut self, head: &[u8], fields: &[Header<'_>], drop_length: bool) {
+    /// Equal Content-Length fields are shown once; those that lost to Transfer-Encoding are not shown. What precedes each
+    /// name must be CRLF: httparse would take a bare LF.
+    fn build_index(
+        &mut self,
+        head: &[u8],
+        fields: &[Header<'_>],
+        drop_length: bool,
+    ) -> Result<(), DecodeError> {
         self.index.clear();
         let mut length_shown = drop_length;
         for field in fields {
-            if field.name.eq_ignore_ascii_case("content-length")
+            let name = span(head, field.name.as_bytes());
+            let before = (name.0 as usize)
+                .checked_sub(2)
+                .and_then(|start| head.get(start..start + 2));
+            if before != Some(b"\r\n") {
+                return Err(DecodeError::BareLineFeed);
+            }
+            if field.name.len() == 14
+                && field.name.eq_ignore_ascii_case("content-length")
                 && std::mem::replace(&mut length_shown, true)
             {
                 continue;
             }
             let entry = FieldAt {
-                name: span(head, field.name.as_bytes()),
+                name,
                 value: span(head, field.value),
             };
             self.index.extend_from_slice(&entry.to_bytes());
         }
+        Ok(())
     }
+}
+
+/// Whether a line feed from `start` on lacks its carriage return.
+fn has_bare_line_feed(buffer: &[u8], start: usize) -> bool {
+    memchr_iter(b'\n', buffer.get(start..).unwrap_or_default()).any(|at| {
+        let before = (start + at)
+            .checked_sub(1)
+            .and_then(|before| buffer.get(before));
+        before != Some(&b'\r')
+    })
 }
 
 /// Where `part`, a slice of `head`, lies in it. A head is far smaller than 4 GiB, so the numbers fit.
@@ -323,6 +345,9 @@ fn refuse(error: httparse::Error) -> DecodeError {
         httparse::Error::NewLine | httparse::Error::Token => DecodeError::BadStatusLine,
     }
 }
+
+/// How every head ends.
+const END: &[u8] = b"\r\n\r\n";
 
 /// How every response that is accepted begins.
 const PREFIX: &[u8] = b"HTTP/1.";

@@ -57,7 +57,7 @@ pub(crate) struct Http1 {
     /// What the caller waits for, and since when.
     wait: Option<Wait>,
     since: Instant,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// Returned when the socket closes, which is why it stands last.
     _permit: Box<dyn Send>,
 }
@@ -150,7 +150,7 @@ impl Http1 {
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
     ) -> Poll<Result<Answer>> {
         let before = self.upload.written();
         let polled = match self.poll_upload(cx) {
@@ -179,7 +179,7 @@ impl Http1 {
     pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
         let polled = match self.poll_piece(cx) {
             Poll::Pending => self
@@ -200,7 +200,7 @@ impl Http1 {
         matches!(self.stage, Stage::Done)
     }
 
-    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+    pub(super) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
         self.trailers.take()
     }
 
@@ -489,7 +489,7 @@ impl Http1 {
     fn poll_limit(
         &mut self,
         cx: &mut Context<'_>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
         phase: Phase,
         wait: Wait,
         progress: bool,
@@ -542,7 +542,7 @@ struct WholeBody<'a> {
     data: Cow<'a, [u8]>,
     /// Its bytes with framing.
     wire: usize,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// The body, if all of it is in `rest`. Only a body of several chunks is copied.

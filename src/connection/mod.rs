@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     /// The body is still on the connection; otherwise all of it is behind the head.
     pub(crate) streaming: bool,
     /// The trailer section of a body that is behind the head.
-    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
 /// What of a connection's past decides about its future.
@@ -98,7 +98,7 @@ impl Connection {
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
     ) -> Poll<Result<Answer>> {
         let Self::Http1(http1) = self;
         http1.poll_head(cx, deadline)
@@ -108,7 +108,7 @@ impl Connection {
     pub(crate) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
         let Self::Http1(http1) = self;
         http1.poll_data(cx, deadline)
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// The trailer section of a body that was read to its end.
-    pub(crate) fn take_trailers(&mut self) -> Option<HeaderMap> {
+    pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
         let Self::Http1(http1) = self;
         http1.take_trailers()
     }

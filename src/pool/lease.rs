@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Host;
 use crate::body::{Body, Source};
 use crate::connection::{Answer, Connection};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
 use crate::socket::ConnectionInfo;
@@ -73,7 +73,7 @@ impl Lease {
         head: &RequestHead,
         defaults: &DefaultFields,
         body: &mut Body,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
         now: Instant,
     ) -> Result<Answer, Failed> {
         let connection = self.connection.as_mut().expect(LENT);
@@ -95,11 +95,13 @@ impl Lease {
     }
 
     /// The body of a streaming answer; it carries the lease.
-    pub(crate) fn into_body(self, deadline: Deadline, started: Instant) -> Body {
+    pub(crate) fn into_body(self, deadline: Deadline<'_>, started: Instant) -> Body {
+        let (timeouts, total_at) = deadline.into_parts();
         Body::from_source(LeasedBody {
             lease: Some(self),
             trailers: None,
-            deadline,
+            timeouts,
+            total_at,
             started,
         })
     }
@@ -125,8 +127,9 @@ impl Drop for Lease {
 struct LeasedBody {
     /// `None` once the connection was given back.
     lease: Option<Lease>,
-    trailers: Option<HeaderMap>,
-    deadline: Deadline,
+    trailers: Option<Box<HeaderMap>>,
+    timeouts: Timeouts,
+    total_at: Option<Instant>,
     started: Instant,
 }
 
@@ -156,10 +159,10 @@ impl Source for LeasedBody {
             return Poll::Ready(
                 self.trailers
                     .take()
-                    .map(|trailers| Ok(Frame::trailers(trailers))),
+                    .map(|trailers| Ok(Frame::trailers(*trailers))),
             );
         };
-        match ready!(connection.poll_data(cx, &self.deadline)) {
+        match ready!(connection.poll_data(cx, &Deadline::of_body(&self.timeouts, self.total_at))) {
             Ok(data) => {
                 if connection.is_body_done() {
                     self.finish();
@@ -169,7 +172,7 @@ impl Source for LeasedBody {
                     None => Poll::Ready(
                         self.trailers
                             .take()
-                            .map(|trailers| Ok(Frame::trailers(trailers))),
+                            .map(|trailers| Ok(Frame::trailers(*trailers))),
                     ),
                 }
             }

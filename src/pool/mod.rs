@@ -28,7 +28,6 @@ use crate::config::Limits;
 use crate::connection::{Connection, Standing, Timer};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-pub(crate) use crate::socket::ConnectionInfo;
 use crate::socket::{Dialler, Probe, Route};
 use crate::stats::{CloseCause, Counters, Gauges, Registry};
 use crate::url::{Origin, Target};
@@ -61,6 +60,8 @@ struct Shared {
 
 /// The hosts by the hash of their key; the key itself is always compared.
 struct Hosts {
+    /// The one that was asked for last: a client that talks to one origin never hashes.
+    recent: Option<Arc<Host>>,
     by_hash: HashMap<u64, Vec<Arc<Host>>, BuildIdentity>,
     count: usize,
     sweep_at: usize,
@@ -82,6 +83,7 @@ impl Pool {
     pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
         Self(Arc::new(Inner {
             hosts: Mutex::new(Hosts {
+                recent: None,
                 by_hash: HashMap::default(),
                 count: 0,
                 sweep_at: FIRST_SWEEP,
@@ -110,7 +112,7 @@ impl Pool {
     pub(crate) async fn checkout(
         &self,
         host: &Arc<Host>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
         careful: bool,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
@@ -128,14 +130,14 @@ impl Pool {
     pub(crate) async fn checkout_fresh(
         &self,
         host: &Arc<Host>,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
         host.close_idle(CloseCause::PeerClosed);
         self.checkout(host, deadline, true, now).await
     }
 
-    async fn wait(&self, host: &Arc<Host>, deadline: &Deadline, now: Instant) -> Result<Lease> {
+    async fn wait(&self, host: &Arc<Host>, deadline: &Deadline<'_>, now: Instant) -> Result<Lease> {
         let mut wait = Wait::join(&self.0, host, deadline, now)?;
         let connection = poll_fn(|cx| wait.poll(cx)).await?;
         Ok(Lease::new(connection, Arc::clone(host)))
@@ -147,7 +149,7 @@ impl Pool {
         &self,
         host: &Arc<Host>,
         connections: usize,
-        deadline: &Deadline,
+        deadline: &Deadline<'_>,
     ) -> Result<usize> {
         let mut leases = Vec::new();
         let mut dials = Vec::new();
@@ -276,25 +278,25 @@ impl Drop for Pool {
 
 impl Inner {
     fn host(self: &Arc<Self>, target: &Target, runtime: &Handle) -> Arc<Host> {
-        let tls = self.shared.dialler.tls.id();
-        let hash = self.hasher.hash_one((
-            target.host(),
-            target.port(),
-            target.is_https(),
-            runtime.id(),
-        ));
         let mut hosts = self.hosts();
-        let known = hosts.by_hash.get(&hash).and_then(|hosts| {
-            hosts.iter().find(|host| {
-                let origin = host.route.origin();
-                origin.host() == target.host()
-                    && origin.port() == target.port()
-                    && origin.is_https() == target.is_https()
-                    && host.runtime.id() == runtime.id()
-            })
-        });
-        if let Some(known) = known {
-            return Arc::clone(known);
+        let id = runtime.id();
+        if let Some(recent) = hosts
+            .recent
+            .as_ref()
+            .filter(|host| host.leads_to(target, id))
+        {
+            return Arc::clone(recent);
+        }
+        let hash = self
+            .hasher
+            .hash_one((target.host(), target.port(), target.is_https(), id));
+        let known = hosts
+            .by_hash
+            .get(&hash)
+            .and_then(|hosts| hosts.iter().find(|host| host.leads_to(target, id)));
+        if let Some(known) = known.cloned() {
+            hosts.recent = Some(Arc::clone(&known));
+            return known;
         }
         let origin = target.origin();
         let counters = self.registry.counters(&origin);
@@ -305,7 +307,7 @@ impl Inner {
             Instant::now(),
         );
         let host = Arc::new_cyclic(|this| Host {
-            route: Route::new(origin, tls),
+            route: Route::new(origin, self.shared.dialler.tls.id()),
             runtime: runtime.clone(),
             shared: Arc::clone(&self.shared),
             pool: Arc::downgrade(self),
@@ -387,6 +389,7 @@ impl Hosts {
 
     /// Forgets hosts that nobody uses. It runs when the map has doubled, so an insertion costs constant time on average.
     fn sweep(&mut self) {
+        self.recent = None;
         for hosts in self.by_hash.values_mut() {
             hosts.retain(|host| Arc::strong_count(host) > 1 || host.census().count > 0);
         }
@@ -403,6 +406,15 @@ impl Host {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether this is the host of a target on a runtime. All settings of a route but these are the client's.
+    fn leads_to(&self, target: &Target, runtime: Id) -> bool {
+        let origin = self.route.origin();
+        origin.port() == target.port()
+            && origin.is_https() == target.is_https()
+            && self.runtime.id() == runtime
+            && origin.host() == target.host()
     }
 
     fn route(&self) -> &Route {
@@ -646,7 +658,7 @@ impl Host {
 /// A place in line, left when it is dropped.
 struct Wait<'a> {
     host: &'a Arc<Host>,
-    deadline: &'a Deadline,
+    deadline: &'a Deadline<'a>,
     ticket: Ticket,
     timer: Timer,
     /// The host's pool clock when the wait began.
@@ -657,7 +669,7 @@ impl<'a> Wait<'a> {
     fn join(
         pool: &Inner,
         host: &'a Arc<Host>,
-        deadline: &'a Deadline,
+        deadline: &'a Deadline<'a>,
         now: Instant,
     ) -> Result<Self> {
         if host.shared.closed.load(Ordering::SeqCst) {

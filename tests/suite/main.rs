@@ -1,1 +1,13 @@
+//! The suite: what the library promises, tested through its public interface only, one module a subject.
+//!
+//! Most of it runs over in-memory connections under paused time, with a scripted peer (`support/peer.rs`). No test sleeps,
+//! and every test ends with a look at the pool: nothing may be lent, dialled or waited for any more.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod exchange;
+mod pool;
+mod status;
+mod support;
+mod timeouts;
+mod transcripts;
