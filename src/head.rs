@@ -78,7 +78,8 @@ impl FieldAt {
         entry
     }
 
-    fn from_bytes(entry: &[u8]) -> Self {
+    /// The entry that was kept.
+    pub(crate) fn from_bytes(entry: &[u8]) -> Self {
         let number = |at: usize| {
             let bytes = entry.get(at..at + 4).and_then(|four| four.try_into().ok());
             u32::from_le_bytes(bytes.unwrap_or_default())

@@ -5,7 +5,6 @@
 //! connection until the last byte. Made by the client's layers; knows neither pool nor protocol.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -133,16 +132,16 @@ impl Response {
 
     /// Where the time went, up to the head.
     pub fn timings(&self) -> Timings {
-        let mut timings = Timings::default();
-        timings.reused = self.moments.reused;
-        timings.head = Some(self.moments.head);
-        timings.pool_wait = (!self.moments.wait.is_zero()).then_some(self.moments.wait);
-        if !self.moments.reused {
-            timings.resolve = self.connection.resolve;
-            timings.connect = self.connection.connect;
-            timings.tls = self.connection.handshake;
+        let moments = &self.moments;
+        let opened = (!moments.reused).then_some(&self.connection);
+        Timings {
+            pool_wait: (!moments.wait.is_zero()).then_some(moments.wait),
+            resolve: opened.and_then(|opened| opened.resolve),
+            connect: opened.and_then(|opened| opened.connect),
+            tls: opened.and_then(|opened| opened.handshake),
+            head: Some(moments.head),
+            reused: moments.reused,
         }
-        timings
     }
 
     /// How often the request was sent; 1 unless a connection turned out to be dead.
@@ -189,7 +188,7 @@ impl Response {
         let Content::Apart(body) = &mut self.content else {
             return Ok(None);
         };
-        while let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await {
+        while let Some(frame) = body.next_frame().await {
             match frame?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Ok(Some(data)),

@@ -84,15 +84,24 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Takes the target out; what is left leads nowhere and is not to be used.
-    pub(crate) fn take(&mut self) -> Self {
-        let nowhere = Self {
+    /// No target: what stands in for one that could not be parsed, or that was taken.
+    pub(crate) fn nowhere() -> Self {
+        Self {
             uri: Uri::default(),
             https: false,
             port: 0,
             host_end: 0,
-        };
-        std::mem::replace(self, nowhere)
+        }
+    }
+
+    /// Whether this is no target.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.port == 0
+    }
+
+    /// Takes the target out.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::nowhere())
     }
 
     /// Parses a base URL: absolute, without query and fragment, since a join could only lose them.
@@ -370,6 +379,17 @@ struct Absolute {
 impl Absolute {
     /// Checks the authority and the `tail`, which is all the text behind it.
     fn check(https: bool, authority: &str, tail: &str) -> Result<Self, UrlError> {
+        if let Some((host_end, port)) = check_common(authority, tail) {
+            if port != Some(default_port(https)) {
+                return Ok(Self {
+                    port: port.unwrap_or(default_port(https)),
+                    host_end,
+                    authorization: None,
+                    rewritten: None,
+                    tail_end: tail.len(),
+                });
+            }
+        }
         // Loops over bytes, here and below, because the texts are too short for a search of `str`.
         let at_sign = authority.bytes().rposition(|byte| byte == b'@');
         let (userinfo, place) = match at_sign.and_then(|at| split_around(authority, at)) {
@@ -421,6 +441,60 @@ impl Absolute {
             authorization: self.authorization,
         })
     }
+}
+
+/// Where the host ends, and the port, of what most URLs are: a lower-case name or a dotted quad, perhaps a port, and a path
+/// without escapes. It accepts nothing that the checks below refuse; what it does not know is theirs.
+fn check_common(authority: &str, tail: &str) -> Option<(usize, Option<u16>)> {
+    let bytes = authority.as_bytes();
+    let (mut host_end, mut label) = (bytes.len(), 0);
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'.' if at > label && at - label <= MAX_LABEL => label = at + 1,
+            b':' => {
+                host_end = at;
+                break;
+            }
+            _ => return None,
+        }
+    }
+    let last = bytes.get(label..host_end)?;
+    if last.is_empty() || last.len() > MAX_LABEL || host_end > MAX_NAME {
+        return None;
+    }
+    if !last.first().is_some_and(u8::is_ascii_lowercase) {
+        authority.get(..host_end)?.parse::<Ipv4Addr>().ok()?;
+    }
+    let mut mask = PATH;
+    let mut tail = tail.bytes();
+    if tail.next()? != b'/' {
+        return None;
+    }
+    for byte in tail {
+        if byte == b'?' {
+            mask = QUERY;
+        } else if CLASSES[usize::from(byte)] & mask == 0 {
+            return None;
+        }
+    }
+    let port = match bytes.get(host_end + 1..) {
+        Some(digits) => Some(common_port(digits)?),
+        None => None,
+    };
+    Some((host_end, port))
+}
+
+/// A port without a leading zero.
+fn common_port(digits: &[u8]) -> Option<u16> {
+    if digits.is_empty() || digits.len() > 5 || digits.first() == Some(&b'0') {
+        return None;
+    }
+    let number = digits.iter().try_fold(0_u32, |number, byte| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + u32::from(byte - b'0'))
+    })?;
+    u16::try_from(number).ok()
 }
 
 /// Checks host and port of an authority without userinfo. The host comes back as canonical text,

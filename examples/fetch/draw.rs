@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Bars under each other, each beginning where the one before it ends, with a scale in milliseconds above them.
 pub(crate) fn waterfall(steps: &[(&str, Duration)]) -> String {
     let total: Duration = steps.iter().map(|(_, took)| *took).sum();
-    // A column is never shorter than nothing, whatever the clock says.
+    // Steps that took no time at all would otherwise divide by zero below.
     let column = (total.as_secs_f64() / WIDTH as f64).max(f64::MIN_POSITIVE);
     let mut drawing = scale(total);
     let mut begins = Duration::ZERO;
@@ -34,9 +34,13 @@ fn scale(total: Duration) -> String {
     let mut labels = " ".repeat(NAME);
     let mut line = labels.clone();
     for tick in 0..TICKS {
-        let label = millis(total * tick / TICKS);
+        let (label, mark) = match tick {
+            0 => ("0".to_owned(), '├'),
+            _ => (millis(total * tick / TICKS), '┼'),
+        };
         labels.push_str(&format!("{label:<TICK_WIDTH$}"));
-        line.push_str(&format!("├{}", "─".repeat(TICK_WIDTH - 1)));
+        line.push(mark);
+        line.push_str(&"─".repeat(TICK_WIDTH - 1));
     }
     format!("{labels}{}\n{line}┤\n", millis(total))
 }

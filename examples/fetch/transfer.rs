@@ -292,8 +292,10 @@ fn steps(
         // The timings are those of the last attempt; what came before it is the rest.
         steps.push(("before", head_took.saturating_sub(waited + head)));
     }
-    // The wait for a connection includes the time in which it was made.
-    steps.push(("pool wait", waited.saturating_sub(dialled)));
+    if timings.pool_wait.is_some() {
+        // The wait for a connection includes the time in which it was made.
+        steps.push(("pool wait", waited.saturating_sub(dialled)));
+    }
     for (name, took) in ["dns", "connect", "tls"].into_iter().zip(dial) {
         steps.extend(took.map(|took| (name, took)));
     }

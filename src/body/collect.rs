@@ -1,7 +1,5 @@
 //! Reads a body to its end, or to a limit.
 
-use std::future::poll_fn;
-
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
@@ -25,7 +23,7 @@ pub(crate) async fn collect_within(mut body: Body, limit: usize) -> Result<Colle
     }
     let mut collected = Collected::default();
     let mut rest = BytesMut::new();
-    while let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await {
+    while let Some(frame) = body.next_frame().await {
         match frame?.into_data() {
             Ok(data) if data.len() > limit.saturating_sub(collected.bytes.len() + rest.len()) => {
                 return Err(too_large(limit));
@@ -57,7 +55,7 @@ pub(crate) async fn collect_start(
     limit: usize,
     into: &mut BytesMut,
 ) -> Result<bool, Error> {
-    while let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await {
+    while let Some(frame) = body.next_frame().await {
         if let Ok(data) = frame?.into_data() {
             let room = limit.saturating_sub(into.len());
             into.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());

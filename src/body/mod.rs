@@ -6,6 +6,7 @@
 mod collect;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
@@ -52,6 +53,9 @@ pub(crate) trait Source: Send {
 
     /// Bytes of data still to come, where that is known.
     fn left(&self) -> Option<u64>;
+
+    /// Whoever waited for a frame has stopped; the time until the next poll is not time that a read waited.
+    fn pause(&mut self) {}
 }
 
 impl Body {
@@ -156,6 +160,24 @@ impl Body {
             self.0 = Repr::Empty;
         }
         Poll::Ready(frame)
+    }
+
+    /// The next frame. Dropping the future loses nothing, and stops the clock of the read limit (ruling 18).
+    pub(crate) async fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
+        struct Waiting<'a>(&'a mut Body);
+
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                if let Repr::Source(source) = &mut self.0.0 {
+                    if let Ok(source) = source.get_mut() {
+                        source.pause();
+                    }
+                }
+            }
+        }
+
+        let waiting = Waiting(self);
+        poll_fn(|cx| waiting.0.poll_next(cx)).await
     }
 
     /// Reads the body to its end, without a limit; for a response prefer `Response::bytes`, which has one.

@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{Failed, Host, Pool};
+use crate::pool::{Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::Counters;
 
@@ -61,6 +61,8 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
             "no tokio runtime around the call; await it inside one",
         ));
     };
+    check_request(&call.head, &call.body)
+        .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let started = Instant::now();
     let host = engine.pool.host(&call.head.target, &runtime);
     let watch = Watch::begin(&host);

@@ -18,7 +18,7 @@ use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
 use crate::head::RequestHead;
 use crate::response::Response;
-use crate::url::Parsed;
+use crate::url::{Parsed, Target};
 
 /// A request being made. `send` sends it; so does `.await`, with one allocation more.
 ///
@@ -31,48 +31,66 @@ use crate::url::Parsed;
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
     client: Client,
-    method: Method,
-    url: Result<Parsed>,
-    headers: HeaderMap,
-    body: Body,
-    options: Options,
+    /// Built in place: what is sent is lent from here to the spine, and moved nowhere.
+    call: Call,
+    /// The URL's userinfo, unless `authorization` is set.
+    userinfo: Option<Box<HeaderValue>>,
+    error_for_status: Option<bool>,
     extensions: Extensions,
-    /// The first mistake besides the URL's.
+    /// The first mistake; with a URL that cannot be parsed, the target leads nowhere.
     mistake: Option<Error>,
 }
 
 /// What a request asks of the client rather than of the server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Options {
     timeouts: Option<Box<Timeouts>>,
     error_for_status: Option<bool>,
     idempotent: bool,
-    max_body: Option<usize>,
+    max_body: usize,
 }
 
 impl RequestBuilder {
     pub(super) fn new(client: Client, method: Method, url: Result<Parsed>) -> Self {
+        let (target, userinfo, mistake) = match url {
+            Ok(parsed) => (parsed.target, parsed.authorization.map(Box::new), None),
+            Err(error) => (Target::nowhere(), None, Some(error)),
+        };
+        let max_body = client.0.max_body;
         Self {
             client,
-            method,
-            url,
-            headers: HeaderMap::new(),
-            body: Body::empty(),
-            options: Options::default(),
+            call: Call {
+                head: RequestHead {
+                    method,
+                    target,
+                    headers: HeaderMap::new(),
+                },
+                body: Body::empty(),
+                timeouts: None,
+                idempotent: false,
+                max_body,
+            },
+            userinfo,
+            error_for_status: None,
             extensions: Extensions::new(),
-            mistake: None,
+            mistake,
         }
     }
 
     pub(super) fn from_http(client: Client, request: http::Request<Body>) -> Self {
         let (mut parts, body) = request.into_parts();
         let url = client.parse(parts.uri);
-        let options = parts.extensions.remove::<Options>().unwrap_or_default();
+        let options = parts.extensions.remove::<Options>();
         let mut builder = Self::new(client, parts.method, url);
-        builder.headers = parts.headers;
-        mark_sensitive(&mut builder.headers);
-        builder.body = body;
-        builder.options = options;
+        mark_sensitive(&mut parts.headers);
+        builder.call.head.headers = parts.headers;
+        builder.call.body = body;
+        if let Some(options) = options {
+            builder.call.timeouts = options.timeouts;
+            builder.call.idempotent = options.idempotent;
+            builder.call.max_body = options.max_body;
+            builder.error_for_status = options.error_for_status;
+        }
         builder.extensions = parts.extensions;
         builder
     }
@@ -92,7 +110,7 @@ impl RequestBuilder {
                 ]
                 .contains(&name);
                 value.set_sensitive(value.is_sensitive() || secret);
-                if self.headers.try_append(name, value).is_err() {
+                if self.call.head.headers.try_append(name, value).is_err() {
                     self.note(Error::invalid("header: too many fields"));
                 }
             }
@@ -113,7 +131,7 @@ impl RequestBuilder {
 
     /// Puts each name of the map in place of what was set under it.
     pub fn headers(mut self, headers: HeaderMap) -> Self {
-        replace(&mut self.headers, headers);
+        replace(&mut self.call.head.headers, headers);
         self
     }
 
@@ -148,7 +166,7 @@ impl RequestBuilder {
         match HeaderValue::try_from(value) {
             Ok(mut value) => {
                 value.set_sensitive(true);
-                self.headers.insert(header::AUTHORIZATION, value);
+                self.call.head.headers.insert(header::AUTHORIZATION, value);
             }
             Err(_) => self.note(Error::invalid(format!(
                 "{call}: the credentials hold a control character"
@@ -159,20 +177,20 @@ impl RequestBuilder {
 
     /// The body; the last one given wins. A body of bytes is sent with its length, a stream in chunks.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
-        self.body = body.into();
+        self.call.body = body.into();
         self
     }
 
     /// Time limits of this call, in place of all of the client's.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.options.timeouts = Some(Box::new(timeouts));
+        self.call.timeouts = Some(Box::new(timeouts));
         self
     }
 
     /// The limit of the whole call, its body included; the other limits stay.
     pub fn timeout(mut self, total: Duration) -> Self {
         let client = self.client.0.engine.timeouts;
-        self.options
+        self.call
             .timeouts
             .get_or_insert_with(|| Box::new(client))
             .total = Some(total);
@@ -181,7 +199,7 @@ impl RequestBuilder {
 
     /// Whether a status of 400 or more is an error of this call.
     pub fn error_for_status(mut self, enabled: bool) -> Self {
-        self.options.error_for_status = Some(enabled);
+        self.error_for_status = Some(enabled);
         self
     }
 
@@ -189,13 +207,13 @@ impl RequestBuilder {
     /// connection turns out to be dead. GET, HEAD, OPTIONS, TRACE, PUT, DELETE and QUERY need no voucher, and an
     /// `idempotency-key` is one.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.options.idempotent = idempotent;
+        self.call.idempotent = idempotent;
         self
     }
 
     /// The limit of the body if it is collected, in bytes.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.options.max_body = Some(bytes);
+        self.call.max_body = bytes;
         self
     }
 
@@ -207,40 +225,48 @@ impl RequestBuilder {
 
     /// A copy, unless the body is a stream.
     pub fn try_clone(&self) -> Option<Self> {
-        let body = match self.body.as_bytes() {
+        let Call {
+            head,
+            body,
+            timeouts,
+            idempotent,
+            max_body,
+        } = &self.call;
+        let body = match body.as_bytes() {
             Some(bytes) => Body::from(bytes.clone()),
-            None if self.body.is_replayable() => Body::empty(),
+            None if body.is_replayable() => Body::empty(),
             None => return None,
-        };
-        let url = match &self.url {
-            Ok(parsed) => Ok(Parsed {
-                target: parsed.target.clone(),
-                authorization: parsed.authorization.clone(),
-            }),
-            Err(error) => Err(error.clone()),
         };
         Some(Self {
             client: self.client.clone(),
-            method: self.method.clone(),
-            url,
-            headers: self.headers.clone(),
-            body,
-            options: self.options.clone(),
+            call: Call {
+                head: head.clone(),
+                body,
+                timeouts: timeouts.clone(),
+                idempotent: *idempotent,
+                max_body: *max_body,
+            },
+            userinfo: self.userinfo.clone(),
+            error_for_status: self.error_for_status,
             extensions: self.extensions.clone(),
             mistake: self.mistake.clone(),
         })
     }
 
     /// The request in the types of the `http` crate, for [`Client::execute`]; its options travel as one extension.
-    pub fn build(self) -> Result<http::Request<Body>> {
-        let (options, mut extensions) = (self.options.clone(), self.extensions.clone());
-        let (_, call) = self.into_call()?;
-        extensions.insert(options);
-        let mut request = http::Request::new(call.body);
-        *request.method_mut() = call.head.method;
-        *request.uri_mut() = call.head.target.into_uri();
-        *request.headers_mut() = call.head.headers;
-        *request.extensions_mut() = extensions;
+    pub fn build(mut self) -> Result<http::Request<Body>> {
+        self.finish()?;
+        self.extensions.insert(Options {
+            timeouts: self.call.timeouts,
+            error_for_status: self.error_for_status,
+            idempotent: self.call.idempotent,
+            max_body: self.call.max_body,
+        });
+        let mut request = http::Request::new(self.call.body);
+        *request.method_mut() = self.call.head.method;
+        *request.uri_mut() = self.call.head.target.into_uri();
+        *request.headers_mut() = self.call.head.headers;
+        *request.extensions_mut() = self.extensions;
         Ok(request)
     }
 
@@ -250,53 +276,42 @@ impl RequestBuilder {
     /// for a status of 400 or more unless that is turned off; else with what happened on the way, see
     /// [`ErrorKind`](crate::ErrorKind). Dropping the future cancels the call: the connection closes, unless nothing was
     /// written yet.
-    pub fn send(self) -> impl Future<Output = Result<Response>> + Send + 'static {
-        let error_for_status = self
-            .options
-            .error_for_status
-            .unwrap_or(self.client.0.error_for_status);
-        // The call is lent to the spine from where it is captured: moved into it, it would be in the future twice.
-        let mut prepared = self.into_call();
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the signature promises that the future is Send and 'static"
+    )]
+    pub fn send(mut self) -> impl Future<Output = Result<Response>> + Send + 'static {
         async move {
-            let (client, call) = match &mut prepared {
-                Ok(prepared) => prepared,
-                Err(error) => return Err(error.clone()),
-            };
-            let response = run(&client.0.engine, call).await?;
+            self.finish()?;
+            let response = run(&self.client.0.engine, &mut self.call).await?;
+            let error_for_status = self
+                .error_for_status
+                .unwrap_or(self.client.0.error_for_status);
             if error_for_status && is_error(response.status()) {
                 // Boxed: it is rare, and would weigh on the future of every call.
-                return Err(Box::pin(fail(client, call, response)).await);
+                return Err(Box::pin(fail(&self.client, &self.call, response)).await);
             }
             Ok(response)
         }
     }
 
-    fn into_call(mut self) -> Result<(Client, Call)> {
-        let Parsed {
-            target,
-            authorization,
-        } = self.url?;
-        if let Some(mistake) = self.mistake {
-            return Err(mistake.on_call(target.origin(), &self.method, 0, false));
+    /// Reports the first mistake, and settles what depends on the order in which parts were given.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(mistake) = self.mistake.take() {
+            let head = &self.call.head;
+            return Err(match head.target.is_nowhere() {
+                true => mistake,
+                false => mistake.on_call(head.target.origin(), &head.method, 0, false),
+            });
         }
-        if let Some(credentials) = authorization {
-            self.headers
+        if let Some(credentials) = self.userinfo.take() {
+            self.call
+                .head
+                .headers
                 .entry(header::AUTHORIZATION)
-                .or_insert(credentials);
+                .or_insert(*credentials);
         }
-        let inner = &self.client.0;
-        let call = Call {
-            head: RequestHead {
-                method: self.method,
-                target,
-                headers: self.headers,
-            },
-            body: self.body,
-            timeouts: self.options.timeouts,
-            idempotent: self.options.idempotent,
-            max_body: self.options.max_body.unwrap_or(inner.max_body),
-        };
-        Ok((self.client, call))
+        Ok(())
     }
 
     fn note(&mut self, mistake: Error) {
@@ -311,8 +326,10 @@ impl RequestBuilder {
     pub(super) fn with_body(mut self, body: Result<Body>, content_type: &'static str) -> Self {
         match body {
             Ok(body) => {
-                self.body = body;
-                self.headers
+                self.call.body = body;
+                self.call
+                    .head
+                    .headers
                     .entry(header::CONTENT_TYPE)
                     .or_insert(HeaderValue::from_static(content_type));
             }
@@ -346,14 +363,12 @@ impl IntoFuture for RequestBuilder {
 
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("RequestBuilder");
-        debug.field("method", &self.method);
-        if let Ok(parsed) = &self.url {
-            debug.field("target", &parsed.target);
-        }
-        debug
-            .field("fields", &self.headers.len())
-            .field("body", &self.body)
+        let head = &self.call.head;
+        f.debug_struct("RequestBuilder")
+            .field("method", &head.method)
+            .field("target", &head.target)
+            .field("fields", &head.headers.len())
+            .field("body", &self.call.body)
             .finish_non_exhaustive()
     }
 }

@@ -85,6 +85,19 @@ impl DecodeError {
     }
 }
 
+impl DecodeError {
+    /// Whether the connection ended before the message did.
+    pub(crate) fn is_cut_short(self) -> bool {
+        matches!(
+            self,
+            Self::HeadCutShort { .. }
+                | Self::BodyCutShort { .. }
+                | Self::ChunkedCutShort
+                | Self::NoCloseNotify
+        )
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -38,7 +38,6 @@ pub(crate) struct FramingFields {
     keep_alive: bool,
     /// Seconds of `Keep-Alive: timeout=N`.
     pub(crate) keep_alive_timeout: Option<u64>,
-    folded: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,29 +70,23 @@ impl FramingFields {
     pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.note_fold(value);
                 for token in list(value) {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             10 if name.eq_ignore_ascii_case(b"keep-alive") => {
-                self.keep_alive_timeout = list(value).find_map(timeout_parameter);
+                let hint = list(value).filter_map(keep_alive_hint).min();
+                self.keep_alive_timeout = hint.or(self.keep_alive_timeout);
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                self.note_fold(value);
                 self.length = self.length.and(value);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.note_fold(value);
                 self.encoding = self.encoding.and(value);
             }
             _ => {}
         }
-    }
-
-    fn note_fold(&mut self, value: &[u8]) {
-        self.folded |= value.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
     }
 
     /// RFC 9112 section 6.3 in its order, and spec http1 a2.
@@ -103,9 +96,6 @@ impl FramingFields {
         version: Version,
         status: StatusCode,
     ) -> Result<Verdict, DecodeError> {
-        if self.folded {
-            return Err(DecodeError::FoldedFramingField);
-        }
         let mut reuse = self.reuse(version);
         let mut drop_length = false;
         let framing = if method == MethodKind::Head || has_no_body(status) {
@@ -181,6 +171,13 @@ impl Encoding {
     }
 }
 
+/// Whether a field of this name decides about framing or reuse.
+pub(super) fn is_framing_field(name: &[u8]) -> bool {
+    ["content-length", "transfer-encoding", "connection"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 /// Statuses whose responses never have a body.
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational()
@@ -213,11 +210,16 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// N of `timeout=N`.
-fn timeout_parameter(parameter: &[u8]) -> Option<u64> {
-    let (name, value) = parameter.split_at_checked(8)?;
-    name.eq_ignore_ascii_case(b"timeout=")
-        .then(|| decimal(value))?
+/// N of `timeout=N`; zero for `max=0`, after which no further request is served.
+fn keep_alive_hint(parameter: &[u8]) -> Option<u64> {
+    let at = parameter.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (parameter.get(..at)?, parameter.get(at + 1..)?);
+    let number = decimal(trim(value))?;
+    match name {
+        name if name.eq_ignore_ascii_case(b"timeout") => Some(number),
+        name if name.eq_ignore_ascii_case(b"max") && number == 0 => Some(0),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -391,20 +393,11 @@ mod tests {
     }
 
     #[test]
-    fn folds_are_refused_in_framing_fields_and_hints_are_read() {
-        for name in [CL, TE, "connection"] {
-            assert_eq!(
-                decide(
-                    MethodKind::Other,
-                    Version::HTTP_11,
-                    200,
-                    &[(name, "5\r\n 5")]
-                ),
-                Err(DecodeError::FoldedFramingField)
-            );
-        }
+    fn keep_alive_hints_are_read() {
         let mut facts = FramingFields::default();
         facts.add(b"Keep-Alive", b"max=5, timeout=15");
         assert_eq!(facts.keep_alive_timeout, Some(15));
+        facts.add(b"keep-alive", b"timeout=30, max=0");
+        assert_eq!(facts.keep_alive_timeout, Some(0));
     }
 }

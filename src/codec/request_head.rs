@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 use http::Method;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use memchr::memchr3;
 
 use super::framing::MethodKind;
@@ -95,18 +95,17 @@ fn encode_onto(
     defaults: &DefaultFields,
     body: BodyLength,
 ) -> Result<EncodedHead, EncodeError> {
-    request_line(out, head, body)?;
-    let mut own = OwnFields::default();
+    let own = check(head, body)?;
+    request_line(out, head);
+    host(out, head);
     if head.headers.is_empty() {
-        host(out, head, None)?;
         out.put_slice(defaults.lines());
     } else {
-        host(out, head, Some(&head.headers))?;
         for lines in defaults.lines_beside(&head.headers) {
             out.put_slice(lines);
         }
         for (name, value) in &head.headers {
-            if own.admit(name, value, body)? {
+            if is_written_as_is(name, body) {
                 field(out, name, value)?;
             }
         }
@@ -124,12 +123,9 @@ fn encode_onto(
     })
 }
 
-/// The target in origin form; a URL holds no byte that could end it, as its parser refused those.
-fn request_line(
-    out: &mut BytesMut,
-    head: &RequestHead,
-    body: BodyLength,
-) -> Result<(), EncodeError> {
+/// Whether the request can be sent, found out before a connection is used. `encode` asks again: what is written is checked
+/// when it is written.
+pub(crate) fn check(head: &RequestHead, body: BodyLength) -> Result<OwnFields, EncodeError> {
     let method = head.method.as_str();
     if method.len() > MAX_METHOD {
         return Err(EncodeError::MethodTooLong { len: method.len() });
@@ -140,6 +136,17 @@ fn request_line(
     if head.method == Method::TRACE && body != BodyLength::None {
         return Err(EncodeError::TraceWithBody);
     }
+    let mut own = OwnFields::default();
+    for (name, value) in &head.headers {
+        own.admit(name, value)?;
+    }
+    own.length(&head.method, body)?;
+    Ok(own)
+}
+
+/// The target in origin form; a URL holds no byte that could end it, as its parser refused those.
+fn request_line(out: &mut BytesMut, head: &RequestHead) {
+    let method = head.method.as_str();
     let (path, query) = head.target.path_and_query();
     out.reserve(method.len() + path.len() + query.map_or(0, str::len) + 256);
     out.put_slice(method.as_bytes());
@@ -150,22 +157,14 @@ fn request_line(
         out.put_slice(query.as_bytes());
     }
     out.put_slice(b" HTTP/1.1\r\n");
-    Ok(())
 }
 
-/// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own after a check.
-fn host(
-    out: &mut BytesMut,
-    head: &RequestHead,
-    own: Option<&HeaderMap>,
-) -> Result<(), EncodeError> {
+/// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own, which was checked.
+fn host(out: &mut BytesMut, head: &RequestHead) {
     out.put_slice(b"host: ");
-    let mut set = own
-        .into_iter()
-        .flat_map(|own| own.get_all(header::HOST))
-        .fuse();
-    match (set.next(), set.next()) {
-        (None, _) => {
+    match head.headers.get(header::HOST) {
+        Some(own) => out.put_slice(own.as_bytes()),
+        None => {
             let (host, port) = head.target.host_field();
             out.put_slice(host.as_bytes());
             if let Some(port) = port {
@@ -173,12 +172,18 @@ fn host(
                 decimal(out, u64::from(port));
             }
         }
-        (Some(value), None) if is_host(value.as_bytes()) => out.put_slice(value.as_bytes()),
-        (Some(_), None) => return Err(EncodeError::Host),
-        (Some(_), Some(_)) => return Err(EncodeError::TwoHosts),
     }
     out.put_slice(b"\r\n");
-    Ok(())
+}
+
+/// Host stands first already, and what concerns framing is written by [`OwnFields::frame`]. Without a body there is nothing
+/// to expect anything for.
+fn is_written_as_is(name: &HeaderName, body: BodyLength) -> bool {
+    match *name {
+        header::HOST | header::CONTENT_LENGTH => false,
+        header::EXPECT => body != BodyLength::None,
+        _ => true,
+    }
 }
 
 /// uri-host [ ":" port ], as far as it can be told without resolving it.
@@ -202,28 +207,24 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(
 }
 
 /// What the user's own fields say about the connection and the body.
-#[derive(Default)]
-struct OwnFields {
+#[derive(Debug, Default)]
+pub(crate) struct OwnFields {
+    host: bool,
     close: bool,
     length: Option<u64>,
 }
 
 impl OwnFields {
-    /// Whether the field is written as it is; those that concern framing are written by [`frame`](Self::frame).
-    fn admit(
-        &mut self,
-        name: &HeaderName,
-        value: &HeaderValue,
-        body: BodyLength,
-    ) -> Result<bool, EncodeError> {
+    /// Takes in one field, or says why it cannot be sent.
+    fn admit(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), EncodeError> {
         match name.as_str() {
-            "host" => return Ok(false),
+            "host" if std::mem::replace(&mut self.host, true) => return Err(EncodeError::TwoHosts),
+            "host" if !is_host(value.as_bytes()) => return Err(EncodeError::Host),
             "content-length" => {
                 let number = content_length(value).ok_or(EncodeError::ContentLength)?;
                 if self.length.replace(number).is_some() {
                     return Err(EncodeError::ContentLength);
                 }
-                return Ok(false);
             }
             "connection" => {
                 for token in value.as_bytes().split(|byte| *byte == b',') {
@@ -236,10 +237,9 @@ impl OwnFields {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                 }
             }
-            // Without a body there is nothing to wait for.
-            "expect" => return Ok(body != BodyLength::None),
-            "te" if value.as_bytes().eq_ignore_ascii_case(b"trailers") => {}
-            "te" => return Err(refused(name, "only \"trailers\" is allowed")),
+            "te" if !value.as_bytes().eq_ignore_ascii_case(b"trailers") => {
+                return Err(refused(name, "only \"trailers\" is allowed"));
+            }
             "transfer-encoding" => return Err(refused(name, "the body decides it")),
             "upgrade" => return Err(refused(name, "connections are not upgraded this way")),
             "keep-alive" | "proxy-connection" => {
@@ -248,7 +248,30 @@ impl OwnFields {
             "proxy-authorization" => return Err(refused(name, "it belongs to the hop to a proxy")),
             _ => {}
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// The length that the head says; `None` says none.
+    fn length(&self, method: &Method, body: BodyLength) -> Result<Option<u64>, EncodeError> {
+        match (body, self.length) {
+            (BodyLength::Known(body), Some(field)) if body != field => {
+                Err(EncodeError::ContentLengthDiffers { field, body })
+            }
+            (BodyLength::None, Some(field)) if field != 0 => {
+                Err(EncodeError::ContentLengthDiffers { field, body: 0 })
+            }
+            (BodyLength::Known(length), _) | (BodyLength::Unknown, Some(length)) => {
+                Ok(Some(length))
+            }
+            // These methods are expected to have content: its absence is said, too (RFC 9110 section 8.6).
+            (BodyLength::None, None)
+                if matches!(*method, Method::POST | Method::PUT | Method::PATCH) =>
+            {
+                Ok(Some(0))
+            }
+            (BodyLength::None, field) => Ok(field),
+            (BodyLength::Unknown, None) => Ok(None),
+        }
     }
 
     /// Writes the framing fields and answers the encoder that keeps to them.
@@ -258,33 +281,19 @@ impl OwnFields {
         method: &Method,
         body: BodyLength,
     ) -> Result<BodyEncoder, EncodeError> {
-        let length = match (body, self.length) {
-            (BodyLength::Known(body), Some(field)) if body != field => {
-                return Err(EncodeError::ContentLengthDiffers { field, body });
+        match self.length(method, body)? {
+            Some(length) => {
+                out.put_slice(b"content-length: ");
+                decimal(out, length);
+                out.put_slice(b"\r\n");
+                Ok(BodyEncoder::Length(length))
             }
-            (BodyLength::None, Some(field)) if field != 0 => {
-                return Err(EncodeError::ContentLengthDiffers { field, body: 0 });
-            }
-            (BodyLength::Known(length), _) | (BodyLength::Unknown, Some(length)) => Some(length),
-            // These methods are expected to have content: its absence is said, too (RFC 9110 section 8.6).
-            (BodyLength::None, Some(_)) => Some(0),
-            (BodyLength::None, None)
-                if matches!(*method, Method::POST | Method::PUT | Method::PATCH) =>
-            {
-                Some(0)
-            }
-            (BodyLength::None, None) => None,
-            (BodyLength::Unknown, None) => {
+            None if body == BodyLength::Unknown => {
                 out.put_slice(b"transfer-encoding: chunked\r\n");
-                return Ok(BodyEncoder::Chunked);
+                Ok(BodyEncoder::Chunked)
             }
-        };
-        if let Some(length) = length {
-            out.put_slice(b"content-length: ");
-            decimal(out, length);
-            out.put_slice(b"\r\n");
+            None => Ok(BodyEncoder::Length(0)),
         }
-        Ok(BodyEncoder::Length(length.unwrap_or(0)))
     }
 }
 
@@ -409,6 +418,7 @@ impl std::error::Error for EncodeError {}
 mod tests {
     use super::*;
     use crate::url::UrlInput;
+    use http::HeaderMap;
 
     fn head(method: &str, url: &str, fields: &[(&str, &str)]) -> RequestHead {
         let mut headers = HeaderMap::new();

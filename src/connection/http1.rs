@@ -229,6 +229,14 @@ impl Http1 {
         &self.info
     }
 
+    pub(super) fn is_suspect(&self) -> bool {
+        self.socket.is_suspect()
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.wait = None;
+    }
+
     pub(super) fn is_alive(&mut self, probe: Probe) -> bool {
         self.socket.is_alive(probe)
     }
@@ -347,7 +355,6 @@ impl Http1 {
         }
         let rest = self.buffer.get(head.len..).unwrap_or_default();
         let whole = whole_body(head.framing, rest, &self.limits)
-            .map_err(|error| self.decode_error(error, Phase::Read))?
             .filter(|whole| self.upload.is_done() || whole.wire == 0);
         let Some(whole) = whole else {
             let kept = self.heads.keep(head, &self.buffer, &[]);
@@ -524,7 +531,10 @@ impl Http1 {
         } else {
             ErrorKind::Protocol
         };
-        Error::new(kind, Some(phase), self.sent()).because(error)
+        let io_kind = error.is_cut_short().then_some(io::ErrorKind::UnexpectedEof);
+        Error::new(kind, Some(phase), self.sent())
+            .because(error)
+            .with_io_kind(io_kind)
     }
 
     fn io_error(&self, error: io::Error, phase: Phase) -> Error {
@@ -545,34 +555,30 @@ struct WholeBody<'a> {
     trailers: Option<Box<HeaderMap>>,
 }
 
-/// The body, if all of it is in `rest`. Only a body of several chunks is copied.
-fn whole_body<'a>(
-    framing: Framing,
-    rest: &'a [u8],
-    limits: &Limits,
-) -> Result<Option<WholeBody<'a>>, DecodeError> {
+/// The body, if all of it is in `rest`. Only a body of several chunks is copied. One that is malformed is not whole: its
+/// reader meets the error, so that the head is not lost with it.
+fn whole_body<'a>(framing: Framing, rest: &'a [u8], limits: &Limits) -> Option<WholeBody<'a>> {
+    let whole = |data: Cow<'a, [u8]>, wire, trailers| {
+        Some(WholeBody {
+            data,
+            wire,
+            trailers,
+        })
+    };
     match framing {
-        Framing::None => Ok(Some(WholeBody {
-            data: Cow::Borrowed(&[]),
-            wire: 0,
-            trailers: None,
-        })),
-        Framing::Length(length) => Ok(usize::try_from(length)
-            .ok()
-            .and_then(|length| rest.get(..length))
-            .map(|data| WholeBody {
-                data: Cow::Borrowed(data),
-                wire: data.len(),
-                trailers: None,
-            })),
-        Framing::UntilClose => Ok(None),
+        Framing::None => whole(Cow::Borrowed(&[]), 0, None),
+        Framing::Length(length) => {
+            let data = rest.get(..usize::try_from(length).ok()?)?;
+            whole(Cow::Borrowed(data), data.len(), None)
+        }
+        Framing::UntilClose => None,
         Framing::Chunked => {
             let mut decoder = ChunkedDecoder::new(limits);
-            let mut data = Cow::Borrowed(&rest[..0]);
+            let mut data = Cow::Borrowed(&[][..]);
             let mut at = 0;
             loop {
                 let left = rest.get(at..).unwrap_or_default();
-                match decoder.step(left)? {
+                match decoder.step(left).ok()? {
                     ChunkedStep::Data { skip, len } => {
                         let piece = left.get(skip..skip + len).unwrap_or_default();
                         if data.is_empty() {
@@ -582,14 +588,8 @@ fn whole_body<'a>(
                         }
                         at += skip + len;
                     }
-                    ChunkedStep::NeedMore { .. } => return Ok(None),
-                    ChunkedStep::End { skip, trailers } => {
-                        return Ok(Some(WholeBody {
-                            data,
-                            wire: at + skip,
-                            trailers,
-                        }));
-                    }
+                    ChunkedStep::NeedMore { .. } => return None,
+                    ChunkedStep::End { skip, trailers } => return whole(data, at + skip, trailers),
                 }
             }
         }

@@ -69,6 +69,11 @@ pub(crate) async fn open(
     ))))
 }
 
+/// Whether a request can be sent at all; asked before a connection is used for it.
+pub(crate) fn check_request(head: &RequestHead, body: &Body) -> Result<()> {
+    upload::check_request(head, body).map_err(Error::invalid_request)
+}
+
 fn dial_error(error: DialError) -> Error {
     let (kind, phase) = match &error {
         DialError::Resolve(_) => (ErrorKind::Resolve, Phase::Resolve),
@@ -153,6 +158,18 @@ impl Connection {
     pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
         let Self::Http1(http1) = self;
         http1.info()
+    }
+
+    /// Whether something may have arrived while it was idle; costs no system call.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let Self::Http1(http1) = self;
+        http1.is_suspect()
+    }
+
+    /// The caller no longer waits for the body; the time until he asks again does not count.
+    pub(crate) fn pause(&mut self) {
+        let Self::Http1(http1) = self;
+        http1.pause();
     }
 
     /// Whether the peer is still there, as far as that can be known without waiting.

@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
-use crate::codec::request_head::{EncodedHead, encode};
+use crate::codec::request_head::{EncodedHead, check, encode};
 use crate::codec::{BodyEncoder, BodyLength, EncodeError};
 use crate::error::Error;
 use crate::head::{DefaultFields, RequestHead};
@@ -75,11 +75,7 @@ impl Upload {
         body: &mut Body,
     ) -> Result<EncodedHead, EncodeError> {
         self.out.clear();
-        let length = if body.is_empty() {
-            BodyLength::None
-        } else {
-            body.left().map_or(BodyLength::Unknown, BodyLength::Known)
-        };
+        let length = body_length(body);
         let mut encoded = encode(&mut self.out, head, defaults, length)?;
         self.written = 0;
         self.polled = false;
@@ -237,6 +233,19 @@ impl Upload {
         self.piece.advance(from_piece);
         written -= from_piece;
         self.suffix = self.suffix.get(written..).unwrap_or_default();
+    }
+}
+
+/// Whether the request can be sent, without writing any of it.
+pub(super) fn check_request(head: &RequestHead, body: &Body) -> Result<(), EncodeError> {
+    check(head, body_length(body)).map(drop)
+}
+
+fn body_length(body: &Body) -> BodyLength {
+    if body.is_empty() {
+        BodyLength::None
+    } else {
+        body.left().map_or(BodyLength::Unknown, BodyLength::Known)
     }
 }
 

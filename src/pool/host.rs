@@ -47,8 +47,8 @@ pub(crate) struct HostPool<C, E> {
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-struct Idle<C> {
-    connection: C,
+pub(crate) struct Idle<C> {
+    pub(crate) connection: C,
     since: Instant,
     until: Instant,
 }
@@ -307,6 +307,34 @@ impl<C, E> HostPool<C, E> {
             }
         }
         self.idle = kept;
+    }
+
+    /// Takes out the idle connections that a look makes suspicious; [`put_back`](Self::put_back) returns those that prove
+    /// to be alive.
+    pub(crate) fn take_suspects(&mut self, mut is_suspect: impl FnMut(&C) -> bool) -> Vec<Idle<C>> {
+        let mut suspects = Vec::new();
+        for at in (0..self.idle.len()).rev() {
+            if self
+                .idle
+                .get(at)
+                .is_some_and(|idle| is_suspect(&idle.connection))
+            {
+                suspects.extend(self.idle.remove(at));
+            }
+        }
+        suspects
+    }
+
+    /// Returns a suspect to its place, or to whoever came to wait meanwhile.
+    pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C> {
+        if !self.line.is_empty() || !self.open {
+            return self.release(suspect.connection, now, suspect.until);
+        }
+        let at = self
+            .idle
+            .partition_point(|idle| idle.since <= suspect.since);
+        self.idle.insert(at, suspect);
+        Actions::default()
     }
 
     /// The reaper goes; answers whether it may.

@@ -190,6 +190,16 @@ impl Source for LeasedBody {
         }
     }
 
+    fn pause(&mut self) {
+        if let Some(connection) = self
+            .lease
+            .as_mut()
+            .and_then(|lease| lease.connection.as_mut())
+        {
+            connection.pause();
+        }
+    }
+
     fn left(&self) -> Option<u64> {
         match &self.lease {
             Some(lease) => lease.connection.as_ref()?.body_left(),

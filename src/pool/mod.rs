@@ -25,6 +25,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 use crate::config::Limits;
+pub(crate) use crate::connection::check_request;
 use crate::connection::{Connection, Standing, Timer};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
@@ -76,7 +77,7 @@ pub(crate) struct Host {
     counters: Arc<Counters>,
     dials: Dials,
     state: Mutex<HostPool<Connection, Error>>,
-    this: Weak<Host>,
+    this: Weak<Self>,
 }
 
 impl Pool {
@@ -565,6 +566,20 @@ impl Host {
         self.lock().expire(now, &mut expired);
         for connection in expired {
             self.discard(connection, CloseCause::Idle);
+        }
+    }
+
+    /// Closes the idle connections whose peer has gone or spoken. The flags are read under the lock, which costs no system
+    /// call; what a set flag means is found out without it.
+    fn drop_dead(&self) {
+        let suspects = self.lock().take_suspects(Connection::is_suspect);
+        for mut suspect in suspects {
+            if suspect.connection.is_alive(Probe::Flag) {
+                let actions = self.lock().put_back(suspect, Instant::now());
+                self.act(actions, CloseCause::PoolClosed);
+            } else {
+                self.discard(suspect.connection, CloseCause::PeerClosed);
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Closes idle connections when their time is over, without anybody asking (spec pool 3.11).
+//! Closes idle connections when their time is over or their peer has gone, without anybody asking (spec pool 3.11).
 //!
 //! One task a runtime. It comes with the first idle connection and goes when nothing is idle, so that an unused client has
 //! no task at all. It holds the pool weakly.
@@ -36,6 +36,11 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.reapers().remove(&self.runtime);
+            // A reaper that ends in peace leaves nothing idle. If its runtime ended, the sockets that were left can never
+            // be used again (design D7).
+            for host in pool.hosts_of(self.runtime) {
+                host.close_idle(CloseCause::RuntimeGone);
+            }
         }
     }
 }
@@ -50,6 +55,7 @@ async fn reap(pool: Weak<Inner>, watch: Watch) {
         let now = Instant::now();
         for host in &hosts {
             host.expire(now);
+            host.drop_dead();
         }
         trim(&pool, &hosts, now);
         drop(hosts);

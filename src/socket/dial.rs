@@ -88,11 +88,12 @@ impl Dialler {
                     .await
                     .map_err(DialError::Resolve)?;
                 let resolved = start.elapsed();
+                let looked_up = origin.host().parse::<std::net::IpAddr>().is_err();
                 steps.begin(Step::Connect);
                 let tcp = tcp::connect(&addresses).await.map_err(DialError::Connect)?;
                 (
                     Socket::from_tcp(tcp),
-                    Some(resolved),
+                    looked_up.then_some(resolved),
                     start.elapsed().saturating_sub(resolved),
                 )
             }

@@ -56,6 +56,12 @@ impl Socket {
         }
     }
 
+    /// Whether the readiness flag says that something arrived. A transport without one is always suspect.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.tcp()
+            .is_none_or(|tcp| matches!(look(tcp, Probe::Flag), Look::Flagged))
+    }
+
     /// Whether what was read so far holds nothing beyond the response: for TLS, no decrypted byte and no close_notify.
     pub(crate) fn is_clean(&mut self) -> bool {
         match &mut self.stream {

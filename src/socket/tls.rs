@@ -68,7 +68,7 @@ impl TlsInfo {
         self.version
     }
 
-    /// The cipher suite's IANA name, without its `TLS13_` or `TLS_` prefix being changed by this crate.
+    /// The cipher suite as rustls names it, such as `TLS13_AES_256_GCM_SHA384`.
     pub fn cipher_suite(&self) -> &str {
         self.cipher_suite
     }
@@ -230,10 +230,11 @@ pub(super) async fn handshake(
         .map_err(TlsFailure::from)?;
     let (_, session) = stream.get_ref();
     let info = TlsInfo {
-        version: session
-            .protocol_version()
-            .and_then(|version| version.as_str())
-            .unwrap_or("unknown"),
+        version: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "unknown",
+        },
         cipher_suite: session
             .negotiated_cipher_suite()
             .and_then(|suite| suite.suite().as_str())

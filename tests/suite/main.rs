@@ -6,8 +6,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod exchange;
+mod interop;
+mod network;
 mod pool;
 mod status;
 mod support;
 mod timeouts;
+#[cfg(feature = "tls")]
+mod tls;
 mod transcripts;

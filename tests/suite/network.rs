@@ -433,6 +433,25 @@ async fn bytes_on_an_idle_connection_close_it() {
     }
 }
 
+/// Why a connection was closed can be read from the stats.
+#[tokio::test]
+async fn bytes_on_an_idle_connection_are_counted_as_what_they_are() {
+    within(async {
+        let server = Server::plain(honest);
+        let client = client();
+        get(&client, &server, "/before").await;
+        server.order(&Action::Send(TIMED_OUT));
+        server.bytes_arrived();
+        take_notice().await;
+        get(&client, &server, "/after").await;
+        let closed = client.stats().total.connections_closed;
+        assert_eq!(closed.get(CloseCause::Unsolicited), 1, "{closed:?}");
+        assert_eq!(closed.total(), 1, "{closed:?}");
+        at_rest(&client);
+    })
+    .await;
+}
+
 /// Scenario 20, where the runtime had no turn: a POST may not be lost to a server that had closed, so the kernel is asked.
 #[tokio::test]
 async fn bytes_that_the_runtime_has_not_seen_are_found_before_a_post() {
@@ -682,7 +701,12 @@ async fn eight_tasks_share_four_connections() {
             });
         }
         tasks.join_all().await;
-        assert!(server.accepted() <= 4, "{} connections", server.accepted());
+        let closed = client.stats().total.connections_closed;
+        assert!(
+            server.accepted() <= 4,
+            "{} connections, closed: {closed:?}",
+            server.accepted()
+        );
         let asked: HashSet<_> = server.requests().into_iter().collect();
         assert_eq!(asked.len(), 2_000);
         let total = client.stats().total;
@@ -824,8 +848,14 @@ fn a_call_without_a_runtime_is_an_error_and_no_panic() {
     check_error(poll_alone(client.preconnect("http://127.0.0.1:9/", 1)).unwrap_err());
     client.close_idle();
     at_rest(&client);
+}
+
+#[test]
+fn closing_without_a_runtime_is_no_panic() {
+    let client = client();
     let closed = poll_alone(client.close(Duration::ZERO));
     assert_eq!((closed.finished, closed.cut), (0, 0));
+    at_rest(&client);
 }
 
 #[test]
@@ -841,8 +871,8 @@ fn a_client_can_be_shared_and_its_calls_can_move_between_threads() {
     // The call is made on another thread than it is awaited on.
     let error = std::thread::spawn(move || poll_alone(call)).join().unwrap();
     assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidRequest);
-    moved(client.execute(http::Request::new(())));
-    moved(client.get("http://h/").into_future());
+    drop(moved(client.execute(http::Request::new(()))));
+    drop(moved(client.get("http://h/").into_future()));
     at_rest(&client);
 }
 

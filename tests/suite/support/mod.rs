@@ -1,5 +1,6 @@
-//! What the tests stand on: peers, faults and streams. No test is in here.
+//! What the tests stand on: peers, servers, faults and streams. No test is in here.
 
 pub(crate) mod faults;
 pub(crate) mod peer;
+pub(crate) mod server;
 pub(crate) mod streams;
