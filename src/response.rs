@@ -219,7 +219,7 @@ impl Response {
     /// The body alone; trailers come as its last frame.
     pub fn into_body(self) -> Body {
         match self.content {
-            Content::Kept => Body::from(self.head.into_kept_body()),
+            Content::Kept => Body::with_trailers(self.head.into_kept_body(), self.trailers),
             Content::Apart(body) => body,
         }
     }
@@ -238,11 +238,9 @@ impl Response {
     }
 
     /// All of the body with its trailers.
-    pub async fn collect(mut self) -> Result<Collected> {
-        let (limit, trailers) = (self.max_body, self.trailers.take());
-        let mut collected = collect_within(self.into_body(), limit).await?;
-        collected.trailers = collected.trailers.or(trailers.map(|trailers| *trailers));
-        Ok(collected)
+    pub async fn collect(self) -> Result<Collected> {
+        let limit = self.max_body;
+        collect_within(self.into_body(), limit).await
     }
 }
 

@@ -3,6 +3,8 @@
 //! A binary of its own, because the allocator that counts is there for all of it. It counts by thread, so that the
 //! server on its own thread stays out of the sum.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 

@@ -108,6 +108,17 @@ impl Body {
         Self(Repr::Source(Mutex::new(Box::new(source))))
     }
 
+    /// A body that has arrived, with the trailers that came behind it.
+    pub(crate) fn with_trailers(bytes: Bytes, trailers: Option<Box<HeaderMap>>) -> Self {
+        match trailers {
+            None => Self::from(bytes),
+            Some(trailers) => Self::from_source(Arrived {
+                bytes,
+                trailers: Some(trailers),
+            }),
+        }
+    }
+
     /// The bytes, where the body is nothing but bytes.
     pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
@@ -241,6 +252,29 @@ macro_rules! from_bytes {
 }
 
 from_bytes!(Vec<u8>, String, &'static str, &'static [u8]);
+
+/// A body that has arrived, with trailers.
+struct Arrived {
+    bytes: Bytes,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Source for Arrived {
+    fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = if self.bytes.is_empty() {
+            self.trailers
+                .take()
+                .map(|trailers| Frame::trailers(*trailers))
+        } else {
+            Some(Frame::data(std::mem::take(&mut self.bytes)))
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+}
 
 /// A stream of the user's.
 struct StreamSource<S> {

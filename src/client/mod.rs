@@ -34,6 +34,8 @@ pub use request::RequestBuilder;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
 ///
+/// Calls need a tokio runtime with its I/O and time drivers (`enable_all`, as `#[tokio::main]` has them).
+///
 /// Keep one for as long as the program runs: each new one starts with no connections. It may be used from several tokio
 /// runtimes; connections are never shared between them. When the last clone is dropped, idle connections close at once and
 /// responses that are still being read keep theirs to their end.

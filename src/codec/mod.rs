@@ -18,6 +18,7 @@ pub(crate) mod response_head;
 pub(crate) mod reuse;
 
 pub(crate) use body::{BodyDecoder, BodyStep};
+pub(crate) use chunked::{ChunkedDecoder, ChunkedStep};
 pub(crate) use decode_error::DecodeError;
 pub(crate) use framing::{Framing, MethodKind};
 pub(crate) use request_head::{BodyEncoder, BodyLength, EncodeError};

@@ -23,10 +23,9 @@ use super::timer::Timer;
 use super::upload::{Upload, UploadError, Writing};
 use super::{Answer, Standing};
 use crate::body::Body;
-use crate::codec::chunked::{ChunkedDecoder, ChunkedStep};
 use crate::codec::{
-    BodyDecoder, BodyStep, CloseReason, DecodeError, DecodedHead, Framing, HeadDecoder, HeadStep,
-    MethodKind, Reuse,
+    BodyDecoder, BodyStep, ChunkedDecoder, ChunkedStep, CloseReason, DecodeError, DecodedHead,
+    Framing, HeadDecoder, HeadStep, MethodKind, Reuse,
 };
 use crate::config::Limits;
 use crate::deadline::Deadline;
@@ -237,15 +236,16 @@ impl Http1 {
         self.wait = None;
     }
 
-    pub(super) fn is_alive(&mut self, probe: Probe) -> bool {
-        self.socket.is_alive(probe)
+    pub(super) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
+        self.socket.probe(probe)
     }
 
     /// See [`Connection::settle`](super::Connection::settle) and spec pool R-REL-1.
     pub(super) fn settle(&mut self) -> Standing {
         let close = self.reason_to_close();
         if close.is_none() {
-            self.upload.stop();
+            self.upload.settle();
+            self.received = 0;
             self.stage = Stage::Idle;
             self.timer.forget_waker();
             if self.buffer.capacity() > LARGEST_KEPT {

@@ -172,10 +172,10 @@ impl Connection {
         http1.pause();
     }
 
-    /// Whether the peer is still there, as far as that can be known without waiting.
-    pub(crate) fn is_alive(&mut self, probe: Probe) -> bool {
+    /// Whether the peer is still there and silent, as far as that can be known without waiting.
+    pub(crate) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
         let Self::Http1(http1) = self;
-        http1.is_alive(probe)
+        http1.probe(probe)
     }
 
     /// Ends the exchange, lets go of the caller's waker and says whether another may follow.

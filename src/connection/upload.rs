@@ -145,6 +145,12 @@ impl Upload {
         self.written
     }
 
+    /// Ends the exchange; what it wrote is counted no longer.
+    pub(super) fn settle(&mut self) {
+        self.stop();
+        self.written = 0;
+    }
+
     /// Gives up what is left.
     pub(super) fn stop(&mut self) {
         self.source = None;
@@ -165,7 +171,8 @@ impl Upload {
     /// Asks the body for pieces while there is little to write. Answers whether it had nothing to give.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
         while let Some(source) = &mut self.source {
-            if !self.piece.is_empty() || self.out.len() >= GATHERED {
+            // What is staged goes to `out`, which is written before a piece and its suffix: those must have gone first.
+            if !self.piece.is_empty() || !self.suffix.is_empty() || self.out.len() >= GATHERED {
                 return Ok(false);
             }
             self.polled = true;

@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Host;
 use super::host::Ticket;
@@ -24,10 +26,16 @@ pub(super) struct Capacity {
     pub(super) emptied: Notify,
 }
 
+/// A host that waits for a unit.
+struct Waiting {
+    host: Weak<Host>,
+    since: Instant,
+}
+
 #[derive(Default)]
 struct State {
     count: usize,
-    gate: BTreeMap<Ticket, Weak<Host>>,
+    gate: BTreeMap<Ticket, Waiting>,
 }
 
 impl Capacity {
@@ -41,13 +49,16 @@ impl Capacity {
     }
 
     /// Takes a unit, or remembers that the host of `ticket` waits for one.
-    pub(super) fn reserve_or_wait(&self, ticket: Ticket, host: &Weak<Host>) -> bool {
+    pub(super) fn reserve_or_wait(&self, ticket: Ticket, host: &Weak<Host>, now: Instant) -> bool {
         let mut state = self.lock();
         if self.max.is_none_or(|max| state.count < max) {
             state.count += 1;
             return true;
         }
-        state.gate.insert(ticket, Weak::clone(host));
+        state.gate.entry(ticket).or_insert_with(|| Waiting {
+            host: Weak::clone(host),
+            since: now,
+        });
         self.starving.store(state.gate.len(), Ordering::SeqCst);
         false
     }
@@ -55,6 +66,18 @@ impl Capacity {
     /// Whether a host waits for a unit.
     pub(super) fn is_starving(&self) -> bool {
         self.starving.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether some host has waited before `first`, and for so long that a connection should be closed for it rather than
+    /// go to the next in its own host's line (spec pool R-Q-4).
+    pub(super) fn has_waited_longer(&self, first: Ticket, now: Instant) -> bool {
+        let state = self.lock();
+        state
+            .gate
+            .first_key_value()
+            .is_some_and(|(ticket, waiting)| {
+                *ticket < first && now.saturating_duration_since(waiting.since) >= STEAL_AFTER
+            })
     }
 
     /// A waiter has left or was served.
@@ -83,7 +106,7 @@ impl Capacity {
                 next
             };
             let granted = next
-                .and_then(|(_, host)| host.upgrade())
+                .and_then(|(_, waiting)| waiting.host.upgrade())
                 .is_some_and(|host| host.granted());
             if granted {
                 return;
@@ -105,6 +128,9 @@ impl Capacity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How long a host waits for a unit before the others' connections are closed for it although they are wanted there.
+const STEAL_AFTER: Duration = Duration::from_millis(100);
 
 /// One connection's place in the counts. Dropped with the socket.
 pub(super) struct Permit {

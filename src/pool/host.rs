@@ -95,6 +95,8 @@ pub(crate) enum Place {
 #[must_use]
 pub(crate) struct Actions<C> {
     pub(crate) wake: Option<Waker>,
+    /// Whom the connection, or the error, went to.
+    pub(crate) served: Option<Ticket>,
     pub(crate) close: Option<C>,
     /// An idle connection has come that no reaper knows of.
     pub(crate) watch: bool,
@@ -104,6 +106,7 @@ impl<C> Default for Actions<C> {
     fn default() -> Self {
         Self {
             wake: None,
+            served: None,
             close: None,
             watch: false,
         }
@@ -203,6 +206,11 @@ impl<C, E> HostPool<C, E> {
         self.served.remove(&ticket)
     }
 
+    /// Who has waited longest.
+    pub(crate) fn first_in_line(&self) -> Option<Ticket> {
+        self.line.keys().next().copied()
+    }
+
     /// The waiter for whom another dial should start, if the line is longer than the dials that run and the limit allows.
     pub(crate) fn wants_dial(&self) -> Option<Ticket> {
         let room = self.max_count.is_none_or(|max| self.count < max);
@@ -247,6 +255,7 @@ impl<C, E> HostPool<C, E> {
             if let Some(waker) = self.line.remove(&cause) {
                 self.served.insert(cause, Err(error));
                 actions.wake = waker;
+                actions.served = Some(cause);
             }
         }
         actions
@@ -268,6 +277,7 @@ impl<C, E> HostPool<C, E> {
         if let Some((ticket, waker)) = self.line.pop_first() {
             self.served.insert(ticket, Ok(connection));
             actions.wake = waker;
+            actions.served = Some(ticket);
         } else if self.open && now < until {
             self.idle.push_back(Idle {
                 connection,

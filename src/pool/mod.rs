@@ -9,7 +9,7 @@
 
 mod capacity;
 mod dial;
-mod host;
+pub(crate) mod host;
 mod lease;
 mod reaper;
 
@@ -139,7 +139,10 @@ impl Pool {
     }
 
     async fn wait(&self, host: &Arc<Host>, deadline: &Deadline<'_>, now: Instant) -> Result<Lease> {
-        let mut wait = Wait::join(&self.0, host, deadline, now)?;
+        let mut wait = Wait::join(host, deadline, now)?;
+        if self.0.shared.capacity.is_starving() && host.lock().wants_dial().is_some() {
+            self.0.evict_for(host);
+        }
         let connection = poll_fn(|cx| wait.poll(cx)).await?;
         Ok(Lease::new(connection, Arc::clone(host)))
     }
@@ -152,26 +155,21 @@ impl Pool {
         connections: usize,
         deadline: &Deadline<'_>,
     ) -> Result<usize> {
-        let mut leases = Vec::new();
-        let mut dials = Vec::new();
-        let now = Instant::now();
-        while leases.len() < connections {
-            match host.try_idle(now, true) {
-                Some(lease) => leases.push(lease),
-                None => break,
-            }
+        if self.0.shared.closed.load(Ordering::SeqCst) {
+            return Err(client_closed());
         }
+        let now = Instant::now();
+        let mut leases: Vec<_> = std::iter::from_fn(|| host.try_idle(now, true))
+            .take(connections)
+            .collect();
+        let mut dials = Vec::new();
         for _ in leases.len()..connections {
-            if self
-                .0
-                .shared
-                .capacity
-                .max()
-                .is_some_and(|max| self.0.shared.capacity.count() >= max)
-            {
+            let dial = Wait::join(host, deadline, now)?;
+            // Somebody in line without a dial means that a limit is reached.
+            if host.is_full() {
                 break;
             }
-            dials.push(Wait::join(&self.0, host, deadline, now)?);
+            dials.push(dial);
         }
         let mut failed = None;
         for mut dial in dials {
@@ -461,6 +459,12 @@ impl Host {
         }
     }
 
+    /// Whether somebody in line cannot be dialled for, because this origin has all the connections that it may have.
+    fn is_full(&self) -> bool {
+        let census = self.census();
+        census.waiting > census.dialling
+    }
+
     /// An idle connection that is alive.
     fn try_idle(self: &Arc<Self>, now: Instant, careful: bool) -> Option<Lease> {
         if self.shared.closed.load(Ordering::Relaxed) {
@@ -478,11 +482,13 @@ impl Host {
             } else {
                 Probe::Flag
             };
-            if candidate.connection.is_alive(probe) {
-                self.counters.reused();
-                return Some(Lease::new(candidate.connection, Arc::clone(self)));
+            match candidate.connection.probe(probe) {
+                Ok(()) => {
+                    self.counters.reused();
+                    return Some(Lease::new(candidate.connection, Arc::clone(self)));
+                }
+                Err(why) => self.discard(candidate.connection, why),
             }
-            self.discard(candidate.connection, CloseCause::PeerClosed);
         }
     }
 
@@ -490,11 +496,30 @@ impl Host {
     fn give_back(&self, connection: Connection, standing: Standing, now: Option<Instant>) {
         let now = now.unwrap_or_else(Instant::now);
         match self.idle_until(&standing, now) {
-            Ok(until) => {
-                let actions = self.lock().release(connection, now, until);
-                self.act(actions, CloseCause::PoolClosed);
-            }
+            Ok(until) => self.release(connection, now, until),
             Err(why) => self.discard(connection, why),
+        }
+    }
+
+    /// A connection has come free: to the first in line, or idle, or closed for another host that has waited longer.
+    fn release(&self, connection: Connection, now: Instant, until: Instant) {
+        let capacity = &self.shared.capacity;
+        let mut state = self.lock();
+        let first = state.first_in_line().filter(|_| capacity.is_starving());
+        if first.is_some_and(|first| capacity.has_waited_longer(first, now)) {
+            drop(state);
+            return self.discard(connection, CloseCause::Evicted);
+        }
+        let actions = state.release(connection, now, until);
+        self.forget_served(&actions);
+        drop(state);
+        self.act(actions, CloseCause::PoolClosed);
+    }
+
+    /// Who was served waits for a unit no longer. Under the host's lock, so that nobody makes room for him any more.
+    fn forget_served(&self, actions: &Actions<Connection>) {
+        if let Some(ticket) = actions.served {
+            self.shared.capacity.forget(ticket);
         }
     }
 
@@ -516,26 +541,32 @@ impl Host {
         let timeout = match standing.keep_alive {
             // The server closes at about the time it names; a request on its way then would be lost.
             Some(seconds) => Duration::from_secs(seconds.saturating_sub(2)).min(LONGEST_HINT),
+            None if standing.served == 0 => limits.idle_timeout.max(PRECONNECTED),
             None => limits.idle_timeout,
         };
         if timeout.is_zero() {
             return Err(CloseCause::Idle);
         }
-        let far = || now + Duration::from_secs(60 * 60 * 24 * 365);
-        Ok(now.checked_add(timeout).unwrap_or_else(far))
+        let idle = now.checked_add(timeout).unwrap_or_else(|| now + FAR);
+        let lifetime = limits
+            .max_lifetime
+            .and_then(|max| standing.opened.checked_add(max));
+        Ok(lifetime.map_or(idle, |end| idle.min(end)))
     }
 
     /// Does what the machine decided, now that its lock is released.
     fn act(&self, actions: Actions<Connection>, why: CloseCause) {
         if let Some(waker) = actions.wake {
             waker.wake();
-            // Whoever is next in line may now be the one who waits for the limit.
-            if self.shared.capacity.is_starving() {
+        }
+        if self.shared.capacity.is_starving() {
+            if actions.served.is_some() {
+                // The next in line may now be the one who waits for a unit.
                 self.pump();
+            } else if actions.close.is_none() {
+                // An idle connection is worth less than another host's waiter.
+                self.evict(CloseCause::Evicted);
             }
-        } else if actions.close.is_none() && self.shared.capacity.is_starving() {
-            // An idle connection is worth less than another host's waiter.
-            self.evict(CloseCause::Evicted);
         }
         if let Some(connection) = actions.close {
             self.discard(connection, why);
@@ -574,11 +605,15 @@ impl Host {
     fn drop_dead(&self) {
         let suspects = self.lock().take_suspects(Connection::is_suspect);
         for mut suspect in suspects {
-            if suspect.connection.is_alive(Probe::Flag) {
-                let actions = self.lock().put_back(suspect, Instant::now());
-                self.act(actions, CloseCause::PoolClosed);
-            } else {
-                self.discard(suspect.connection, CloseCause::PeerClosed);
+            match suspect.connection.probe(Probe::Flag) {
+                Ok(()) => {
+                    let mut state = self.lock();
+                    let actions = state.put_back(suspect, Instant::now());
+                    self.forget_served(&actions);
+                    drop(state);
+                    self.act(actions, CloseCause::PoolClosed);
+                }
+                Err(why) => self.discard(suspect.connection, why),
             }
         }
     }
@@ -602,15 +637,16 @@ impl Host {
         let Some(this) = self.this.upgrade() else {
             return;
         };
+        let now = Instant::now();
         loop {
             let mut state = self.lock();
             let Some(cause) = state.wants_dial() else {
                 return;
             };
-            if !self.shared.capacity.reserve_or_wait(cause, &self.this) {
+            if !self.shared.capacity.reserve_or_wait(cause, &self.this, now) {
                 return;
             }
-            let id = state.begin_dial(cause, Instant::now());
+            let id = state.begin_dial(cause, now);
             drop(state);
             self.dials.start(&this, id);
         }
@@ -643,22 +679,24 @@ impl Host {
                 let until = now
                     .checked_add(PRECONNECTED.max(self.shared.limits.idle_timeout))
                     .unwrap_or(now + PRECONNECTED);
-                let actions = self.lock().dialled(id, connection, now, until);
+                let mut state = self.lock();
+                let actions = state.dialled(id, connection, now, until);
+                self.forget_served(&actions);
+                drop(state);
                 self.act(actions, CloseCause::PoolClosed);
             }
             Err(error) => {
                 self.counters.dial_failed();
-                let actions = self.lock().dial_failed(id, error, now);
-                self.act_on_failure(actions);
+                let mut state = self.lock();
+                let actions = state.dial_failed(id, error, now);
+                self.forget_served(&actions);
+                drop(state);
+                if let Some(waker) = actions.wake {
+                    waker.wake();
+                }
+                self.pump();
             }
         }
-    }
-
-    fn act_on_failure(&self, actions: Actions<Connection>) {
-        if let Some(waker) = actions.wake {
-            waker.wake();
-        }
-        self.pump();
     }
 
     /// A dial ended without an outcome: its runtime is going, or the client was closed.
@@ -681,12 +719,7 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn join(
-        pool: &Inner,
-        host: &'a Arc<Host>,
-        deadline: &'a Deadline<'a>,
-        now: Instant,
-    ) -> Result<Self> {
+    fn join(host: &'a Arc<Host>, deadline: &'a Deadline<'a>, now: Instant) -> Result<Self> {
         if host.shared.closed.load(Ordering::SeqCst) {
             return Err(client_closed());
         }
@@ -711,9 +744,6 @@ impl<'a> Wait<'a> {
             undialled,
         };
         host.pump();
-        if host.shared.capacity.is_starving() && host.lock().wants_dial().is_some() {
-            pool.evict_for(host);
-        }
         Ok(wait)
     }
 
@@ -723,18 +753,24 @@ impl<'a> Wait<'a> {
             let progress = self.host.lock().poll(self.ticket, cx.waker(), now);
             let limit = match progress {
                 Progress::Served(Ok(mut connection)) => {
-                    self.host.shared.capacity.forget(self.ticket);
-                    if connection.is_alive(Probe::Flag) {
-                        if connection.is_reused() {
-                            self.host.counters.reused();
-                        }
+                    // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that
+                    // accepts and closes could keep the waiter dialling for ever.
+                    if !connection.is_reused() {
                         return Poll::Ready(Ok(connection));
                     }
-                    // Dead already: back to the same place in line (spec pool R-Q-3).
-                    self.host.lock().enqueue_again(self.ticket);
-                    self.host.discard(connection, CloseCause::PeerClosed);
-                    self.host.pump();
-                    continue;
+                    match connection.probe(Probe::Flag) {
+                        Ok(()) => {
+                            self.host.counters.reused();
+                            return Poll::Ready(Ok(connection));
+                        }
+                        Err(why) => {
+                            // Dead already: back to the same place in line (spec pool R-Q-3).
+                            self.host.lock().enqueue_again(self.ticket);
+                            self.host.discard(connection, why);
+                            self.host.pump();
+                            continue;
+                        }
+                    }
                 }
                 Progress::Served(Err(error)) => return Poll::Ready(Err(error)),
                 Progress::Waiting {
@@ -826,6 +862,9 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 /// A connection that nobody has used yet is kept for at least this long.
 const PRECONNECTED: Duration = Duration::from_secs(10);
+
+/// Stands in for a time that the clock cannot express.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A server's keep-alive hint counts up to this.
 const LONGEST_HINT: Duration = Duration::from_secs(60);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 
 use super::{Socket, Stream, tls};
+use crate::stats::CloseCause;
 
 /// How hard to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,8 @@ pub(crate) enum Probe {
 /// What a level found.
 enum Look {
     Alive,
-    Dead,
+    /// The peer closed or reset it.
+    Gone,
     /// The flag is set, which can be stale; the next level finds out.
     Flagged,
     /// The kernel holds bytes; whether they are legal is for the next level.
@@ -36,23 +38,16 @@ enum Look {
 impl Socket {
     /// Whether nothing arrived that rules out another request: no end of file, no error, no byte of content. TLS records
     /// that carry none, such as session tickets, are legal.
-    pub(crate) fn is_alive(&mut self, probe: Probe) -> bool {
-        let look = match self.tcp() {
-            Some(tcp) => look(tcp, probe),
-            None => Look::Flagged,
-        };
-        match look {
-            Look::Alive => true,
-            Look::Dead => false,
-            Look::Flagged | Look::Bytes => match &mut self.stream {
-                Stream::Tcp(_) if matches!(look, Look::Bytes) => false,
-                Stream::Tcp(tcp) => {
-                    // A read that would block clears the flag.
-                    matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-                }
-                Stream::Tls(stream) => tls::is_quiet(stream),
-                Stream::Custom(_) => self.would_block(),
-            },
+    pub(crate) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
+        let look = self.tcp().map_or(Look::Flagged, |tcp| look(tcp, probe));
+        match (look, &mut self.stream) {
+            (Look::Alive, _) => Ok(()),
+            (Look::Gone, _) => Err(CloseCause::PeerClosed),
+            (_, Stream::Tls(stream)) => tls::settle(stream),
+            (Look::Bytes, Stream::Tcp(_)) => Err(CloseCause::Unsolicited),
+            // A read that would block clears the flag.
+            (_, Stream::Tcp(tcp)) => judge(Some(tcp.try_read(&mut [0]))),
+            (_, Stream::Custom(_)) => judge(self.try_read_byte()),
         }
     }
 
@@ -70,14 +65,24 @@ impl Socket {
         }
     }
 
-    /// Whether a read of one byte has to wait. Unconstrained, because an exhausted budget looks like waiting.
-    fn would_block(&mut self) -> bool {
+    /// Reads one byte unless that has to wait. Unconstrained, because an exhausted budget looks like waiting.
+    fn try_read_byte(&mut self) -> Option<io::Result<usize>> {
         let mut byte = [0];
         let read = pin!(tokio::task::unconstrained(self.read(&mut byte)));
-        matches!(
-            read.poll(&mut Context::from_waker(Waker::noop())),
-            Poll::Pending
-        )
+        match read.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => Some(read),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// What a read of one byte says of an idle stream; `None` had to wait.
+fn judge(read: Option<io::Result<usize>>) -> Result<(), CloseCause> {
+    match read {
+        None => Ok(()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Some(Ok(0) | Err(_)) => Err(CloseCause::PeerClosed),
+        Some(Ok(_)) => Err(CloseCause::Unsolicited),
     }
 }
 
@@ -90,9 +95,9 @@ fn look(tcp: &TcpStream, probe: Probe) -> Look {
         return Look::Alive;
     }
     match socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
-        Ok(0) => Look::Dead,
+        Ok(0) => Look::Gone,
         Ok(_) => Look::Bytes,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Alive,
-        Err(_) => Look::Dead,
+        Err(_) => Look::Gone,
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
+use crate::stats::CloseCause;
 
 pub(crate) const TLS_BUILT_IN: bool = false;
 
@@ -67,7 +68,7 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
     match stream.0 {}
 }
 
-pub(super) fn is_quiet(stream: &mut TlsStream) -> bool {
+pub(super) fn settle(stream: &mut TlsStream) -> Result<(), CloseCause> {
     match stream.0 {}
 }
 

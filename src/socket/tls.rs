@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Socket;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
+use crate::stats::CloseCause;
 
 pub(super) type TlsStream = tokio_rustls::client::TlsStream<Socket>;
 
@@ -250,20 +251,22 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
 
 /// Reads what the kernel holds through rustls: tickets and key updates are legal on an idle connection, content, alerts and
 /// the end of the stream are not. Nothing is taken away from rustls.
-pub(super) fn is_quiet(stream: &mut TlsStream) -> bool {
+pub(super) fn settle(stream: &mut TlsStream) -> Result<(), CloseCause> {
     let (socket, session) = stream.get_mut();
     let mut reader = NonBlocking(socket);
     loop {
         match session.read_tls(&mut reader) {
-            Ok(0) => return false,
+            Ok(0) => return Err(CloseCause::PeerClosed),
             Ok(_) => match session.process_new_packets() {
-                Ok(state) if state.peer_has_closed() || state.plaintext_bytes_to_read() > 0 => {
-                    return false;
+                Ok(state) if state.plaintext_bytes_to_read() > 0 => {
+                    return Err(CloseCause::Unsolicited);
                 }
+                Ok(state) if state.peer_has_closed() => return Err(CloseCause::PeerClosed),
                 Ok(_) => {}
-                Err(_) => return false,
+                Err(_) => return Err(CloseCause::Error),
             },
-            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(CloseCause::PeerClosed),
         }
     }
 }

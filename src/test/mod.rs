@@ -1,5 +1,8 @@
 //! For test suites: what must hold of a client's pool (feature `test-util`).
 
+#[doc(hidden)]
+pub mod bench;
+
 use crate::client::Client;
 
 /// Panics if an invariant of the pool is broken: permits that do not add up, a connection that is idle while a call waits,

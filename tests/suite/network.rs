@@ -602,14 +602,14 @@ async fn a_task_without_budget_is_lent_a_live_connection() {
     .await;
 }
 
-/// The ids of the connections that these calls came over; all of them run at once.
-async fn connections_of(client: &Client, server: &Server, calls: usize) -> HashSet<u64> {
+/// The ids of the connections that some calls came over; all of them run at once, on connections as they are free.
+async fn connections_of(client: &Client, server: &Server) -> HashSet<u64> {
     let mut tasks = tokio::task::JoinSet::new();
-    for call in 0..calls {
-        let (client, path) = (client.clone(), format!("/{call}"));
-        let url = server.url(&path);
+    for call in 0..4 {
+        let path = format!("/{call}");
+        let request = client.get(server.url(&path));
         tasks.spawn(async move {
-            let response = client.get(url).send().await.unwrap();
+            let response = request.send().await.unwrap();
             let id = response.connection().id;
             assert_eq!(response.text().await.unwrap(), format!("GET {path} "));
             id
@@ -618,43 +618,60 @@ async fn connections_of(client: &Client, server: &Server, calls: usize) -> HashS
     tasks.join_all().await.into_iter().collect()
 }
 
+/// A runtime, and the connections that were ever used on it.
+struct User {
+    runtime: Runtime,
+    used: HashSet<u64>,
+}
+
+impl User {
+    fn new(mut builder: Builder) -> Self {
+        Self {
+            runtime: builder.enable_all().build().unwrap(),
+            used: HashSet::new(),
+        }
+    }
+
+    /// Makes some calls; answers whether a connection of before was among theirs.
+    fn call(&mut self, client: &Client, server: &Server) -> bool {
+        let used = self
+            .runtime
+            .block_on(within(connections_of(client, server)));
+        let again = !used.is_disjoint(&self.used);
+        self.used.extend(used);
+        again
+    }
+}
+
 /// Scenario 39: a socket belongs to the runtime that made it.
 #[test]
 fn two_runtimes_share_a_client_but_no_connection() {
     let server = Server::plain(honest);
     let client = client();
-    let threaded = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let single = || -> Runtime { Builder::new_current_thread().enable_all().build().unwrap() };
-    let own = single();
-    let calls = |runtime: &Runtime| runtime.block_on(within(connections_of(&client, &server, 4)));
-
-    let of_threaded = calls(&threaded);
-    let of_own = calls(&own);
-    assert!(of_threaded.is_disjoint(&of_own));
-    assert!(calls(&threaded).is_subset(&of_threaded));
-    assert!(calls(&own).is_subset(&of_own));
+    let mut threaded = User::new(Builder::new_multi_thread());
+    let mut single = User::new(Builder::new_current_thread());
+    assert!(!threaded.call(&client, &server));
+    assert!(!single.call(&client, &server));
+    for _ in 0..3 {
+        assert!(threaded.call(&client, &server));
+        assert!(single.call(&client, &server));
+    }
+    assert!(single.used.is_disjoint(&threaded.used));
     check(&client);
 
     // One runtime ends with connections idle; the other does not notice.
-    drop(threaded);
-    assert!(calls(&own).is_subset(&of_own));
-    let at_least = of_own.len();
-    let third = single();
+    drop(threaded.runtime);
+    assert!(single.call(&client, &server));
     // The id of a runtime may be given to another one after its end, but never its sockets.
-    let of_third = calls(&third);
-    assert!(of_third.is_disjoint(&of_threaded));
-    assert!(of_third.is_disjoint(&of_own));
-    assert!(client.stats().total.connections_idle >= at_least);
-    drop(third);
-    assert!(calls(&own).is_subset(&of_own));
+    let mut third = User::new(Builder::new_current_thread());
+    assert!(!third.call(&client, &server));
+    assert!(third.used.is_disjoint(&threaded.used));
+    assert!(third.used.is_disjoint(&single.used));
+    drop(third.runtime);
+    assert!(single.call(&client, &server));
     drop(client);
-    own.block_on(within(until("all sockets are closed", || {
-        server.open() == 0
-    })));
+    let all_closed = until("all sockets are closed", || server.open() == 0);
+    single.runtime.block_on(within(all_closed));
 }
 
 /// Scenario 39: the sockets of a runtime that has ended are closed, and their permits with them.
@@ -664,7 +681,7 @@ fn connections_end_with_their_runtime() {
     let client = client();
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
-    let of_first = first.block_on(within(connections_of(&client, &server, 4)));
+    let of_first = first.block_on(within(connections_of(&client, &server)));
     drop(first);
     second.block_on(within(async {
         get(&client, &server, "/").await;
@@ -677,44 +694,68 @@ fn connections_end_with_their_runtime() {
     at_rest(&client);
 }
 
+/// 2,000 calls of eight tasks over at most four connections.
+async fn hammer(client: &Client, server: &Arc<Server>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..8 {
+        let (client, server) = (client.clone(), Arc::clone(server));
+        tasks.spawn(async move {
+            for call in 0..250 {
+                let path = format!("/{task}/{call}");
+                let (request, expected) = if call % 3 == 0 {
+                    let body = format!("body of {task}, {call}");
+                    let expected = format!("POST {path} {body}");
+                    (client.post(server.url(&path)).body(body), expected)
+                } else {
+                    (client.get(server.url(&path)), format!("GET {path} "))
+                };
+                assert_eq!(text(request.send().await).await, expected);
+                let open = client.stats().total;
+                let open = open.connections_active + open.connections_idle;
+                assert!(open <= 4, "{open} connections are open");
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+fn client_of_four() -> Client {
+    let limits = Limits::default().with_max_connections(NonZeroUsize::new(4));
+    Client::builder().limits(limits).build().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn eight_tasks_share_four_connections() {
     within(async {
         let server = Arc::new(Server::plain(honest));
-        let limits = Limits::default().with_max_connections(NonZeroUsize::new(4));
-        let client = Client::builder().limits(limits).build().unwrap();
-        let mut tasks = tokio::task::JoinSet::new();
-        for task in 0..8 {
-            let (client, server) = (client.clone(), Arc::clone(&server));
-            tasks.spawn(async move {
-                for call in 0..250 {
-                    let path = format!("/{task}/{call}");
-                    let (request, expected) = if call % 3 == 0 {
-                        let body = format!("body of {task}, {call}");
-                        let expected = format!("POST {path} {body}");
-                        (client.post(server.url(&path)).body(body), expected)
-                    } else {
-                        (client.get(server.url(&path)), format!("GET {path} "))
-                    };
-                    assert_eq!(text(request.send().await).await, expected);
-                }
-            });
-        }
-        tasks.join_all().await;
-        let closed = client.stats().total.connections_closed;
-        assert!(
-            server.accepted() <= 4,
-            "{} connections, closed: {closed:?}",
-            server.accepted()
-        );
+        let client = client_of_four();
+        hammer(&client, &server).await;
         let asked: HashSet<_> = server.requests().into_iter().collect();
         assert_eq!(asked.len(), 2_000);
         let total = client.stats().total;
         assert_eq!(total.responses_2xx, 2_000);
+        assert_eq!(total.errors.total(), 0);
         assert_eq!(total.requests_active, 0);
         at_rest(&client);
     })
     .await;
+}
+
+/// Nobody but tasks of the same origin waits, so nobody needs room: every connection stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_connection_does_not_make_room_for_its_own_origin() {
+    for _ in 0..10 {
+        within(async {
+            let server = Arc::new(Server::plain(honest));
+            let client = client_of_four();
+            hammer(&client, &server).await;
+            let closed = client.stats().total.connections_closed;
+            assert_eq!(closed.total(), 0, "{closed:?}");
+            assert!(server.accepted() <= 4);
+            at_rest(&client);
+        })
+        .await;
+    }
 }
 
 /// A stream of pieces that are ready at once.

@@ -391,7 +391,6 @@ async fn t10_cancel_after_delivery() {
 
 /// The same with nobody behind: the connection is idle, and its bytes are counted once.
 #[tokio::test(start_paused = true)]
-#[ignore = "a lease without an exchange counts the bytes of the one before again"]
 async fn a_delivered_connection_that_nobody_takes_is_idle() {
     let world = World::new();
     let client = limited(&world, at_most(1));
@@ -414,7 +413,6 @@ async fn a_delivered_connection_that_nobody_takes_is_idle() {
 
 /// A request that is refused when it is encoded neither costs the connection nor counts what went before.
 #[tokio::test(start_paused = true)]
-#[ignore = "a lease without an exchange counts the bytes of the one before again"]
 async fn a_request_that_cannot_be_encoded_counts_no_bytes() {
     let world = World::new();
     let client = world.client();
@@ -571,9 +569,9 @@ async fn t14_late_binding_no_churn() {
     settle(&client, &world).await;
 }
 
-/// 15: a host that is saturated cannot starve another at the limit on all connections.
+/// 15: a host that is saturated cannot starve another at the limit on all connections. R-Q-4 goes by age: those of the
+/// saturated host who came first are served first, those who come after must let the other pass.
 #[tokio::test(start_paused = true)]
-#[ignore = "a host with a line of its own never gives way to another host"]
 async fn t15_cross_host_starvation() {
     let world = World::new();
     let client = limited(&world, at_most(2));
@@ -594,7 +592,11 @@ async fn t15_cross_host_starvation() {
     loops.abort_all();
     while loops.join_next().await.is_some() {}
     settle(&client, &world).await;
-    assert!(took <= 100 * MILLI + 2 * 25 * MILLI, "b waited {took:?}");
+    let before = 48 / 2 * 20 * MILLI;
+    assert!(
+        took <= 100 * MILLI + before + 2 * 25 * MILLI,
+        "b waited {took:?}"
+    );
 }
 
 /// With nobody of its own in line, a connection that comes free makes room for the other host at once.
@@ -613,6 +615,30 @@ async fn a_freed_connection_makes_room_for_another_host() {
     connection.closed().await;
     let total = client.stats().total;
     assert_eq!(total.connections_closed.get(CloseCause::Evicted), 1);
+    settle(&client, &world).await;
+}
+
+/// At the limit with one host only, a connection that comes free is kept although a call of the same host is being served.
+#[tokio::test(start_paused = true)]
+async fn a_host_does_not_make_room_for_itself() {
+    let world = World::new();
+    let client = limited(&world, at_most(2));
+    let (first, mut one) = held(&client, &world).await;
+    let (second, mut two) = held(&client, &world).await;
+    let mut waiting = Box::pin(client.get(URL).send());
+    assert!(within_polls(1, &mut waiting).await.is_none());
+    one.write(ok("")).await;
+    first.await.unwrap().unwrap();
+    // The one in line is served by now, but was not polled since.
+    two.write(ok("")).await;
+    second.await.unwrap().unwrap();
+    let waiting = tokio::spawn(waiting);
+    one.read_request().await;
+    one.write(ok("waited")).await;
+    assert_eq!(text(waiting.await.unwrap()).await, "waited");
+    let closed = client.stats().total.connections_closed;
+    assert_eq!(closed.total(), 0, "{closed:?}");
+    assert_eq!(client.stats().total.connections_idle, 2);
     settle(&client, &world).await;
 }
 
@@ -914,7 +940,6 @@ async fn t20_unsolicited_on_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "unsolicited bytes on an idle connection are counted as a close of the peer"]
 async fn unsolicited_bytes_are_counted_as_such() {
     let world = World::new();
     let client = world.client();
@@ -1243,7 +1268,6 @@ async fn max_lifetime_ends_a_connection() {
 
 /// R-LIFE-2: an idle connection that is too old is not lent, though it was young when it was given back.
 #[tokio::test(start_paused = true)]
-#[ignore = "the lifetime is looked at on release only"]
 async fn max_lifetime_counts_while_idle() {
     let world = World::new();
     let limits = Limits::default()
@@ -1434,7 +1458,6 @@ async fn preconnect_stays_within_max_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "preconnect waits in line behind its own connections"]
 async fn preconnect_stays_within_the_limit_of_the_host() {
     let world = World::new();
     let limits = Limits::default().with_max_connections_per_host(NonZeroUsize::new(2));
@@ -1448,7 +1471,6 @@ async fn preconnect_stays_within_the_limit_of_the_host() {
 
 /// R-DIAL-3: a connection that nobody has used yet is kept for ten seconds.
 #[tokio::test(start_paused = true)]
-#[ignore = "preconnected connections are kept for the idle timeout only"]
 async fn preconnected_connections_are_kept_for_ten_seconds() {
     let world = World::new();
     world.serve(|_| ok(""));
@@ -1477,7 +1499,6 @@ async fn preconnect_tells_why_there_is_none() {
 
 /// No bytes were spoken: nothing is counted as sent.
 #[tokio::test(start_paused = true)]
-#[ignore = "a lease without an exchange counts the bytes of the one before again"]
 async fn preconnect_counts_no_bytes() {
     let world = World::new();
     world.serve(|_| ok(""));

@@ -228,7 +228,6 @@ async fn read_does_not_count_while_nobody_reads() {
 
 /// The same when a read was begun and dropped before the pause, as `select!` does.
 #[tokio::test(start_paused = true)]
-#[ignore = "the read limit goes on counting from a read that was dropped"]
 async fn read_does_not_count_after_a_read_was_dropped() {
     let world = World::new();
     let timeouts = Timeouts::default().with_read(Some(3 * SECOND));

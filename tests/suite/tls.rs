@@ -89,7 +89,6 @@ async fn an_added_root_is_trusted_over_both_versions() {
 }
 
 #[tokio::test]
-#[ignore = "the version is called TLSv1_3"]
 async fn the_version_has_its_usual_name() {
     for (versions, version) in [(TLS12, "TLSv1.2"), (TLS13, "TLSv1.3")] {
         within(async {

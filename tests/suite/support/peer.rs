@@ -158,7 +158,6 @@ impl World {
         let connection = PeerConnection {
             io: theirs,
             read: Vec::new(),
-            number: state.accepts,
             host: host.to_owned(),
         };
         state.waiting.push_back(connection);
@@ -197,8 +196,6 @@ pub(crate) struct PeerConnection {
     io: DuplexStream,
     /// Bytes that were read and not asked for yet.
     read: Vec<u8>,
-    /// 1 for the first connection of its world.
-    pub(crate) number: usize,
     /// The host that was dialled.
     pub(crate) host: String,
 }
@@ -296,15 +293,6 @@ impl PeerConnection {
                 return Some(());
             }
         }
-    }
-
-    /// Reads exactly these bytes.
-    pub(crate) async fn expect(&mut self, bytes: &[u8]) {
-        let got = self.take(bytes.len()).await.expect("enough bytes");
-        assert_eq!(
-            String::from_utf8_lossy(&got),
-            String::from_utf8_lossy(bytes)
-        );
     }
 
     /// Reads so many bytes; `None` if the connection ends before.

@@ -37,6 +37,7 @@ struct Shared {
     accepted: AtomicUsize,
     open: AtomicUsize,
     requests: Mutex<Vec<String>>,
+    #[cfg(feature = "tls")]
     handshakes: Mutex<Vec<Result<(), String>>>,
     orders: Mutex<Vec<mpsc::UnboundedSender<Order>>>,
 }
@@ -47,6 +48,7 @@ pub(crate) enum Action {
     /// Close as the protocol wants it: TLS says so before the TCP connection ends.
     Close,
     /// End the TCP connection without a word of TLS.
+    #[cfg(feature = "tls")]
     Cut,
     /// Send these bytes, which nobody asked for.
     Send(&'static [u8]),
@@ -432,12 +434,14 @@ impl Peer {
 
     /// Closes with a reset instead of an end.
     pub(crate) fn reset(self) {
-        if let Stream::Plain(tcp) = &self.stream {
-            let socket = socket2::SockRef::from(tcp);
-            socket
-                .set_linger(Some(Duration::ZERO))
-                .expect("a TCP socket can linger");
-        }
+        let tcp = match &self.stream {
+            Stream::Plain(tcp) => tcp,
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        socket2::SockRef::from(tcp)
+            .set_linger(Some(Duration::ZERO))
+            .expect("a TCP socket can linger");
     }
 
     /// Sends bytes and the close_notify of TLS in one piece, and leaves the TCP connection open.
@@ -496,7 +500,7 @@ impl Stream {
 async fn obey(stream: &mut Stream, action: &Action) -> bool {
     match (action, stream) {
         (Action::Send(bytes), stream) => stream.write(bytes).await.is_ok(),
-        (Action::Close | Action::Cut, Stream::Plain(tcp)) => {
+        (Action::Close, Stream::Plain(tcp)) => {
             let _ = tcp.shutdown().await;
             false
         }
@@ -506,8 +510,11 @@ async fn obey(stream: &mut Stream, action: &Action) -> bool {
             false
         }
         #[cfg(feature = "tls")]
-        (Action::Cut, Stream::Tls(tls)) => {
-            let (tcp, _) = tls.get_mut();
+        (Action::Cut, stream) => {
+            let tcp = match stream {
+                Stream::Plain(tcp) => tcp,
+                Stream::Tls(tls) => tls.get_mut().0,
+            };
             let _ = tcp.shutdown().await;
             false
         }

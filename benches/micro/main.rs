@@ -1,0 +1,127 @@
+//! Micro-benches of the codec and of checkout and release, by criterion.
+//!
+//! `cargo bench -p sockeye-benches --bench micro`. Absolute times mean little on a shared machine; what counts is a line
+//! beside its floor in the same run, such as `response head` beside `httparse and HeaderMap`.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use sockeye::test::bench::{Decoder, Encoder, Machine, check_uri};
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\n\
+    Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\nCache-Control: no-store\r\n\
+    X-Request-Id: 7f0c1a\r\n\r\n{\"id\":42,\"name\":\"sockeye\"}\n";
+
+fn heads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("response head, 7 fields");
+    let mut decoder = Decoder::default();
+    assert_eq!(decoder.decode(RESPONSE), 27);
+    assert_eq!(decoder.decode_to_map(RESPONSE), 7);
+    group.bench_function("sockeye, bytes and index", |bencher| {
+        bencher.iter(|| decoder.decode(black_box(RESPONSE)));
+    });
+    group.bench_function("sockeye, with HeaderMap", |bencher| {
+        bencher.iter(|| decoder.decode_to_map(black_box(RESPONSE)));
+    });
+    group.bench_function("httparse alone", |bencher| {
+        bencher.iter(|| httparse_alone(black_box(RESPONSE)));
+    });
+    group.bench_function("httparse and HeaderMap", |bencher| {
+        bencher.iter(|| httparse_to_map(black_box(RESPONSE)));
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("request head");
+    let mut fields = HeaderMap::new();
+    let plain = Encoder::new(
+        "http://api.example.com/v1/users/42?fields=name",
+        fields.clone(),
+    );
+    fields.insert(
+        "authorization",
+        HeaderValue::from_static("Bearer abcdefghijklmnop"),
+    );
+    fields.insert("x-request-id", HeaderValue::from_static("7f0c1a"));
+    let own = Encoder::new("http://api.example.com/v1/users/42?fields=name", fields);
+    for (name, encoder) in [("defaults only", plain), ("two own fields", own)] {
+        let Some(mut encoder) = encoder else {
+            panic!("the URL is valid");
+        };
+        assert!(encoder.encode() > 100);
+        group.bench_function(name, |bencher| bencher.iter(|| encoder.encode()));
+    }
+    group.finish();
+}
+
+fn httparse_alone(response: &[u8]) -> usize {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut parsed = httparse::Response::new(&mut fields);
+    match parsed.parse(response) {
+        Ok(httparse::Status::Complete(len)) => len,
+        _ => 0,
+    }
+}
+
+fn httparse_to_map(response: &[u8]) -> usize {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut parsed = httparse::Response::new(&mut fields);
+    if !matches!(parsed.parse(response), Ok(httparse::Status::Complete(_))) {
+        return 0;
+    }
+    let mut map = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name.as_bytes()),
+            HeaderValue::from_bytes(field.value),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map.len()
+}
+
+fn bodies(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("chunked body");
+    let decoder = Decoder::default();
+    for (name, size, chunks) in [
+        ("64 chunks of 16 bytes", 16, 64),
+        ("16 chunks of 8 KiB", 8192, 16),
+    ] {
+        let chunk = format!("{size:x}\r\n{}\r\n", "x".repeat(size));
+        let body = format!("{}0\r\n\r\n", chunk.repeat(chunks));
+        assert_eq!(decoder.chunked(body.as_bytes()), size * chunks);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| decoder.chunked(black_box(body.as_bytes())))
+        });
+    }
+    group.finish();
+}
+
+fn urls(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("url");
+    for url in [
+        "http://127.0.0.1:8080/v1/users/42",
+        "https://api.example.com/v1/users/42?fields=name",
+    ] {
+        let uri = Uri::from_static(url);
+        assert!(check_uri(&uri).is_some());
+        group.bench_function(url, |bencher| bencher.iter(|| check_uri(black_box(&uri))));
+    }
+    group.finish();
+}
+
+fn pool(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("checkout and release");
+    for idle in [1, 100] {
+        let mut machine = Machine::new(idle);
+        assert!(machine.lend_and_release().is_some());
+        group.bench_function(format!("machine with {idle} idle"), |bencher| {
+            bencher.iter(|| machine.lend_and_release());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, heads, bodies, urls, pool);
+criterion_main!(benches);

@@ -1,0 +1,137 @@
+//! What the micro-benches measure, made reachable for them and for nobody else.
+//!
+//! Hidden from the documentation and no part of the public surface. It only wraps what the library does anyway.
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use tokio::time::Instant;
+
+use crate::codec::request_head::encode;
+use crate::codec::{BodyLength, ChunkedDecoder, ChunkedStep, HeadDecoder, HeadStep, MethodKind};
+use crate::config::Limits;
+use crate::head::{DefaultFields, RequestHead};
+use crate::pool::host::HostPool;
+use crate::url::{Target, UrlInput};
+
+/// Checks a URI as every call does; answers its port.
+pub fn check_uri(uri: &Uri) -> Option<u16> {
+    let parsed = UrlInput::Uri(uri.clone()).parse(None).ok()?;
+    Some(parsed.target.port())
+}
+
+/// Encodes one head over and over into the same buffer.
+#[derive(Debug)]
+pub struct Encoder {
+    head: RequestHead,
+    defaults: DefaultFields,
+    out: BytesMut,
+}
+
+impl Encoder {
+    /// A GET of `url` with `headers` beside the usual defaults; `None` if the URL is not valid.
+    pub fn new(url: &str, headers: HeaderMap) -> Option<Self> {
+        let target: Target = UrlInput::Text(url.into()).parse(None).ok()?.target;
+        let mut defaults = HeaderMap::new();
+        defaults.insert("accept", HeaderValue::from_static("*/*"));
+        defaults.insert("user-agent", HeaderValue::from_static("sockeye/0.1.0"));
+        Some(Self {
+            head: RequestHead {
+                method: Method::GET,
+                target,
+                headers,
+            },
+            defaults: DefaultFields::new(&defaults),
+            out: BytesMut::new(),
+        })
+    }
+
+    /// Encodes the head; answers its length.
+    pub fn encode(&mut self) -> usize {
+        self.out.clear();
+        match encode(&mut self.out, &self.head, &self.defaults, BodyLength::None) {
+            Ok(_) => self.out.len(),
+            Err(_) => 0,
+        }
+    }
+}
+
+/// Decodes heads, keeping what a connection keeps.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    heads: HeadDecoder,
+    limits: Limits,
+}
+
+impl Decoder {
+    /// Decodes a response with its body of known length, and keeps both as a call does; answers bytes of the body.
+    pub fn decode(&mut self, response: &[u8]) -> usize {
+        self.heads.reset();
+        let Ok(HeadStep::Final(head)) =
+            self.heads.decode(response, MethodKind::Other, &self.limits)
+        else {
+            return 0;
+        };
+        let body = response.get(head.len..).unwrap_or_default();
+        self.heads.keep(&head, response, body).kept_body_len()
+    }
+
+    /// As [`decode`](Self::decode), and builds the map of the fields; answers how many there are.
+    pub fn decode_to_map(&mut self, response: &[u8]) -> usize {
+        self.heads.reset();
+        let Ok(HeadStep::Final(head)) =
+            self.heads.decode(response, MethodKind::Other, &self.limits)
+        else {
+            return 0;
+        };
+        let body = response.get(head.len..).unwrap_or_default();
+        self.heads.keep(&head, response, body).to_map().len()
+    }
+
+    /// Reads a chunked body; answers its bytes of data.
+    pub fn chunked(&self, body: &[u8]) -> usize {
+        let mut decoder = ChunkedDecoder::new(&self.limits);
+        let (mut at, mut data) = (0, 0);
+        while let Ok(step) = decoder.step(body.get(at..).unwrap_or_default()) {
+            match step {
+                ChunkedStep::Data { skip, len } => {
+                    at += skip + len;
+                    data += len;
+                }
+                ChunkedStep::NeedMore { .. } | ChunkedStep::End { .. } => break,
+            }
+        }
+        data
+    }
+}
+
+/// The machine of one origin, with integers for connections.
+#[derive(Debug)]
+pub struct Machine {
+    pool: HostPool<u32, ()>,
+    now: Instant,
+}
+
+impl Machine {
+    /// A machine with `idle` connections.
+    pub fn new(idle: u32) -> Self {
+        let now = Instant::now();
+        let mut pool = HostPool::new(None, None, now);
+        for connection in 0..idle {
+            let _ = pool.begin_dial(0, now);
+            let _ = pool.release(connection, now, now + std::time::Duration::from_secs(3600));
+        }
+        Self { pool, now }
+    }
+
+    /// Lends a connection and takes it back; answers which.
+    pub fn lend_and_release(&mut self) -> Option<u32> {
+        let mut expired = Vec::new();
+        let connection = self.pool.checkout(self.now, &mut expired)?.connection;
+        let _ = self.pool.release(
+            connection,
+            self.now,
+            self.now + std::time::Duration::from_secs(3600),
+        );
+        Some(connection)
+    }
+}
