@@ -133,20 +133,22 @@ impl Target {
 
     /// The host; an IPv6 address comes without brackets.
     pub(crate) fn host(&self) -> &str {
-        self.host_field().0.trim_matches(['[', ']'])
+        let host = self.authority().get(..self.host_end).unwrap_or_default();
+        let address = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        address.unwrap_or(host)
     }
 
     /// What the Host field says: the host, with brackets around IPv6, and the port unless it is the
-    /// scheme's default.
-    pub(crate) fn host_field(&self) -> (&str, Option<u16>) {
-        let host = self.authority().get(..self.host_end).unwrap_or_default();
-        let port = Some(self.port).filter(|port| *port != default_port(self.https));
-        (host, port)
+    /// scheme's default. A checked URL has no userinfo and no default port, so this is its authority.
+    pub(crate) fn host_field(&self) -> &str {
+        self.authority()
     }
 
-    /// The path, which is never empty, and the query without its question mark.
-    pub(crate) fn path_and_query(&self) -> (&str, Option<&str>) {
-        (self.uri.path(), self.uri.query())
+    /// The target in origin form: a path, which is never empty, and a query if there is one.
+    pub(crate) fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", PathAndQuery::as_str)
     }
 
     /// The origin; costs one allocation.
@@ -1334,21 +1336,21 @@ mod tests {
     fn parts_of_a_target() {
         let target = text("https://H.example.:8443/a/b?c=d").unwrap().target;
         assert_eq!((target.host(), target.port()), ("h.example.", 8443));
-        assert_eq!(target.host_field(), ("h.example.", Some(8443)));
-        assert_eq!(target.path_and_query(), ("/a/b", Some("c=d")));
+        assert_eq!(target.host_field(), "h.example.:8443");
+        assert_eq!(target.path_and_query(), "/a/b?c=d");
         assert!(target.is_https());
         assert_eq!(format!("{target:?}"), "https://h.example.:8443/a/b?…");
         assert_eq!(target.into_uri(), "https://h.example.:8443/a/b?c=d");
 
         let target = text("http://[::0001]:80?").unwrap().target;
         assert_eq!((target.host(), target.port()), ("::1", 80));
-        assert_eq!(target.host_field(), ("[::1]", None));
-        assert_eq!(target.path_and_query(), ("/", Some("")));
+        assert_eq!(target.host_field(), "[::1]");
+        assert_eq!(target.path_and_query(), "/?");
         assert!(!target.is_https());
 
         let target = text("https://[2001:db8::1]:444").unwrap().target;
-        assert_eq!(target.host_field(), ("[2001:db8::1]", Some(444)));
-        assert_eq!(target.path_and_query(), ("/", None));
+        assert_eq!(target.host_field(), "[2001:db8::1]:444");
+        assert_eq!(target.path_and_query(), "/");
         assert_eq!(format!("{target:?}"), "https://[2001:db8::1]:444/");
     }
 

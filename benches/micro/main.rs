@@ -3,6 +3,11 @@
 //! `cargo bench -p sockeye-benches --bench micro`. Absolute times mean little on a shared machine; what counts is a line
 //! beside its floor in the same run, such as `response head` beside `httparse and HeaderMap`.
 
+#![allow(
+    missing_docs,
+    reason = "the macro of criterion makes a function without documentation"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -56,6 +56,15 @@ enum Encoding {
     Unsupported,
 }
 
+/// What a field is to framing, as far as its reader must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Content-Length.
+    Length,
+    /// Any other.
+    Other,
+}
+
 /// The verdict on a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -66,27 +75,30 @@ pub(crate) struct Verdict {
 }
 
 impl FramingFields {
-    /// Takes in one field; most names are told apart by their length alone.
-    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) {
-        match name.len() {
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+    /// Takes in one field; most names are told apart by their length and first letter alone.
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> Role {
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        match (name.len(), first) {
+            (10, b'c') if name.eq_ignore_ascii_case(b"connection") => {
                 for token in list(value) {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => {
+            (10, b'k') if name.eq_ignore_ascii_case(b"keep-alive") => {
                 let hint = list(value).filter_map(keep_alive_hint).min();
                 self.keep_alive_timeout = hint.or(self.keep_alive_timeout);
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            (14, b'c') if name.eq_ignore_ascii_case(b"content-length") => {
                 self.length = self.length.and(value);
+                return Role::Length;
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            (17, b't') if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 self.encoding = self.encoding.and(value);
             }
             _ => {}
         }
+        Role::Other
     }
 
     /// RFC 9112 section 6.3 in its order, and spec http1 a2.

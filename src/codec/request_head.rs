@@ -147,15 +147,11 @@ pub(crate) fn check(head: &RequestHead, body: BodyLength) -> Result<OwnFields, E
 /// The target in origin form; a URL holds no byte that could end it, as its parser refused those.
 fn request_line(out: &mut BytesMut, head: &RequestHead) {
     let method = head.method.as_str();
-    let (path, query) = head.target.path_and_query();
-    out.reserve(method.len() + path.len() + query.map_or(0, str::len) + 256);
+    let target = head.target.path_and_query();
+    out.reserve(method.len() + target.len() + 256);
     out.put_slice(method.as_bytes());
     out.put_slice(b" ");
-    out.put_slice(path.as_bytes());
-    if let Some(query) = query {
-        out.put_slice(b"?");
-        out.put_slice(query.as_bytes());
-    }
+    out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
 }
 
@@ -164,14 +160,7 @@ fn host(out: &mut BytesMut, head: &RequestHead) {
     out.put_slice(b"host: ");
     match head.headers.get(header::HOST) {
         Some(own) => out.put_slice(own.as_bytes()),
-        None => {
-            let (host, port) = head.target.host_field();
-            out.put_slice(host.as_bytes());
-            if let Some(port) = port {
-                out.put_slice(b":");
-                decimal(out, u64::from(port));
-            }
-        }
+        None => out.put_slice(head.target.host_field().as_bytes()),
     }
     out.put_slice(b"\r\n");
 }

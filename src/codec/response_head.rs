@@ -13,7 +13,7 @@ use httparse::{Header, ParserConfig, Response};
 use memchr::{memchr_iter, memmem};
 
 use super::decode_error::DecodeError;
-use super::framing::{Framing, FramingFields, MethodKind, is_framing_field};
+use super::framing::{Framing, FramingFields, MethodKind, Role, is_framing_field};
 use super::reuse::Reuse;
 use crate::config::Limits;
 use crate::head::{FieldAt, ResponseHead};
@@ -168,56 +168,52 @@ impl HeadDecoder {
         Ok(None)
     }
 
+    /// Most heads have few fields and no folds: the first try is for those.
     fn parse(
         &mut self,
         head: &[u8],
         method: MethodKind,
         limits: &Limits,
     ) -> Result<DecodedHead, DecodeError> {
+        let limit = limits.max_head_fields;
         let mut few = [const { MaybeUninit::uninit() }; FEW_FIELDS];
-        let decoded = self.parse_into(head, method, &mut few);
-        if !matches!(decoded, Err(DecodeError::TooManyFields { .. }))
-            || limits.max_head_fields <= FEW_FIELDS
-        {
-            return decoded.and_then(|decoded| self.check_count(decoded, limits));
+        let mut parse = Parse {
+            head,
+            method,
+            limit,
+            folds: false,
+        };
+        match self.parse_into(&parse, &mut few) {
+            Err(DecodeError::BadFieldName) if has_folded_line(head) => parse.folds = true,
+            Err(DecodeError::TooManyFields { .. }) if limit > FEW_FIELDS => {
+                parse.folds = has_folded_line(head);
+            }
+            decided => return decided,
         }
-        let mut many = vec![MaybeUninit::uninit(); limits.max_head_fields];
-        self.parse_into(head, method, &mut many)
-            .map_err(|error| match error {
-                DecodeError::TooManyFields { .. } => DecodeError::TooManyFields {
-                    limit: limits.max_head_fields,
-                },
-                other => other,
-            })
-    }
-
-    fn check_count(
-        &self,
-        decoded: DecodedHead,
-        limits: &Limits,
-    ) -> Result<DecodedHead, DecodeError> {
-        if self.index.len() / FieldAt::SIZE > limits.max_head_fields {
-            return Err(DecodeError::TooManyFields {
-                limit: limits.max_head_fields,
-            });
+        if parse.folds {
+            check_folds(head)?;
         }
-        Ok(decoded)
+        let mut many = vec![MaybeUninit::uninit(); limit];
+        self.parse_into(&parse, &mut many)
     }
 
     fn parse_into<'b>(
         &mut self,
-        head: &'b [u8],
-        method: MethodKind,
+        parse: &Parse<'b>,
         fields: &mut [MaybeUninit<Header<'b>>],
     ) -> Result<DecodedHead, DecodeError> {
+        let head = parse.head;
         let mut response = Response::new(&mut []);
         let mut config = ParserConfig::default();
-        config.allow_obsolete_multiline_headers_in_responses(true);
+        config.allow_obsolete_multiline_headers_in_responses(parse.folds);
         match config.parse_response_with_uninit_headers(&mut response, head, fields) {
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
             // The scan above found the end where httparse does; anything else is a head that neither can read.
             Ok(_) => return Err(DecodeError::BadStatusLine),
-            Err(error) => return Err(refuse(error)),
+            Err(error) => return Err(refuse(error, parse.limit)),
+        }
+        if response.headers.len() > parse.limit {
+            return Err(DecodeError::TooManyFields { limit: parse.limit });
         }
         let status = response
             .code
@@ -228,18 +224,11 @@ impl HeadDecoder {
             Some(1) => Version::HTTP_11,
             _ => return Err(DecodeError::BadVersion),
         };
-        let mut facts = FramingFields::default();
-        for field in response.headers.iter() {
-            facts.add(field.name.as_bytes(), field.value);
+        let facts = self.build_index(head, response.headers)?;
+        let verdict = facts.decide(parse.method, version, status)?;
+        if verdict.drop_length {
+            self.hide_length(head);
         }
-        // A line feed ends the status line, each field and the head. Any more are inside of values: folded lines.
-        let folded = memchr_iter(b'\n', head).count()
-            > response.headers.len() + 2 + usize::from(head.starts_with(b"\r\n"));
-        if folded {
-            check_folds(head)?;
-        }
-        let verdict = facts.decide(method, version, status)?;
-        self.build_index(head, response.headers, verdict.drop_length)?;
         Ok(DecodedHead {
             status,
             version,
@@ -247,21 +236,21 @@ impl HeadDecoder {
             framing: verdict.framing,
             reuse: verdict.reuse,
             keep_alive_timeout: facts.keep_alive_timeout,
-            folded,
+            folded: parse.folds,
         })
     }
 
-    /// Equal Content-Length fields are shown once; those that lost to Transfer-Encoding are not shown. What precedes each
-    /// name must be CRLF: httparse would take a bare LF.
+    /// Indexes the fields and collects what they say about framing. Equal Content-Length fields are shown once. What
+    /// precedes each name must be CRLF: httparse would take a bare LF.
     fn build_index(
         &mut self,
         head: &[u8],
         fields: &[Header<'_>],
-        drop_length: bool,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<FramingFields, DecodeError> {
         self.index.clear();
         self.index.reserve(fields.len() * FieldAt::SIZE);
-        let mut length_shown = drop_length;
+        let mut facts = FramingFields::default();
+        let mut length_shown = false;
         for field in fields {
             let name = span(head, field.name.as_bytes());
             let before = (name.0 as usize)
@@ -270,24 +259,44 @@ impl HeadDecoder {
             if before != Some(b"\r\n") {
                 return Err(DecodeError::BareLineFeed);
             }
-            let is_length =
-                field.name.len() == 14 && field.name.eq_ignore_ascii_case("content-length");
-            if is_length && std::mem::replace(&mut length_shown, true) {
-                continue;
+            let mut value = field.value;
+            if facts.add(field.name.as_bytes(), value) == Role::Length {
+                if std::mem::replace(&mut length_shown, true) {
+                    continue;
+                }
+                value = first_member(value);
             }
-            let value = if is_length {
-                first_member(field.value)
-            } else {
-                field.value
-            };
             let entry = FieldAt {
                 name,
                 value: span(head, value),
             };
             self.index.extend_from_slice(&entry.to_bytes());
         }
-        Ok(())
+        Ok(facts)
     }
+
+    /// Takes a Content-Length that lost to Transfer-Encoding out of the index.
+    fn hide_length(&mut self, head: &[u8]) {
+        let mut kept = Vec::with_capacity(self.index.len());
+        for entry in self.index.chunks_exact(FieldAt::SIZE) {
+            let (start, len) = FieldAt::from_bytes(entry).name;
+            let name = head.get(start as usize..start as usize + len as usize);
+            if !name.is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")) {
+                kept.extend_from_slice(entry);
+            }
+        }
+        self.index = kept;
+    }
+}
+
+/// What one reading of a head goes by.
+struct Parse<'b> {
+    head: &'b [u8],
+    method: MethodKind,
+    /// Fields at most.
+    limit: usize,
+    /// Whether lines are folded.
+    folds: bool,
 }
 
 /// The first of several equal members of a list.
@@ -296,6 +305,11 @@ fn first_member(list: &[u8]) -> &[u8] {
         .next()
         .unwrap_or(list)
         .trim_ascii()
+}
+
+/// Whether a line continues the one above it.
+fn has_folded_line(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| matches!(head.get(at + 1), Some(b' ' | b'\t')))
 }
 
 /// A folded line continues the field above it. Framing fields must not be folded: httparse trims a fold at the edge of a
@@ -399,12 +413,12 @@ fn check_beginning(buffer: &[u8]) -> Result<(), DecodeError> {
     Err(DecodeError::NotHttp { first, len })
 }
 
-fn refuse(error: httparse::Error) -> DecodeError {
+fn refuse(error: httparse::Error, limit: usize) -> DecodeError {
     match error {
         httparse::Error::HeaderName => DecodeError::BadFieldName,
         httparse::Error::HeaderValue => DecodeError::BadFieldValue,
         httparse::Error::Status => DecodeError::BadStatus,
-        httparse::Error::TooManyHeaders => DecodeError::TooManyFields { limit: FEW_FIELDS },
+        httparse::Error::TooManyHeaders => DecodeError::TooManyFields { limit },
         httparse::Error::Version => DecodeError::BadVersion,
         httparse::Error::NewLine | httparse::Error::Token => DecodeError::BadStatusLine,
     }

@@ -831,6 +831,7 @@ async fn a_response_body_can_be_sent_on() {
 
 // ---- JSON
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn json_goes_both_ways() {
     let world = World::new();
@@ -858,6 +859,7 @@ async fn json_goes_both_ways() {
     settle(&client, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn json_keeps_a_content_type_that_is_set() {
     let world = World::new();
@@ -869,6 +871,7 @@ async fn json_keeps_a_content_type_that_is_set() {
     settle(&client, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn json_that_is_none_tells_what_came_instead() {
     let world = World::new();
@@ -891,6 +894,7 @@ async fn json_that_is_none_tells_what_came_instead() {
     settle(&client, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn json_that_cannot_be_expressed_is_reported_by_send() {
     let world = World::new();

@@ -15,6 +15,7 @@ struct Problem {
 
 const PROBLEM: &str = r#"{"title":"no such user","code":17}"#;
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn the_error_has_status_fields_and_body() {
     let world = World::new();
@@ -242,6 +243,7 @@ async fn a_malformed_body_in_one_piece_with_its_head_does_not_hide_the_status() 
     settle(&client, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn it_can_be_turned_off_for_a_call_and_for_a_client() {
     let world = World::new();
@@ -272,6 +274,7 @@ async fn it_can_be_turned_off_for_a_call_and_for_a_client() {
     settle(&lax, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn a_response_can_be_made_an_error_later() {
     let world = World::new();
@@ -313,6 +316,7 @@ async fn retry_after_is_told() {
     settle(&client, &world).await;
 }
 
+#[cfg(feature = "json")]
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_no_json_says_where() {
     let world = World::new();
