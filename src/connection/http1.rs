@@ -360,6 +360,12 @@ impl Http1 {
             let kept = self.heads.keep(head, &self.buffer, &[]);
             self.buffer.advance(head.len);
             let decoder = BodyDecoder::new(head.framing, &self.limits);
+            // A body that says that it is large gets large reads from the start. The claim costs no memory that is not read into.
+            if let Some(left) = decoder.left().filter(|left| *left >= LARGE_BODY) {
+                self.read_size = usize::try_from(left)
+                    .unwrap_or(LARGEST_READ)
+                    .min(LARGEST_READ);
+            }
             self.stage = Stage::Body {
                 decoder,
                 next: None,
@@ -607,8 +613,11 @@ const FIRST_READ: usize = 8 * 1024;
 /// With less spare room than this a read is not worth its system call.
 const LEAST_ROOM: usize = 2 * 1024;
 
+/// A body from this length on is large.
+const LARGE_BODY: u64 = 64 * 1024;
+
 /// Reads of a large body grow up to this.
-const LARGEST_READ: usize = 256 * 1024;
+const LARGEST_READ: usize = 512 * 1024;
 
 /// A buffer that grew beyond this is not kept while the connection is idle.
 const LARGEST_KEPT: usize = 16 * 1024;
