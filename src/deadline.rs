@@ -24,7 +24,8 @@ use crate::error::Phase;
 pub struct Timeouts {
     /// Waiting for a connection while none is being dialled for the call. Default 10 s.
     pub pool: Option<Duration>,
-    /// Resolving, connecting and the TLS handshake together. Default 10 s.
+    /// Resolving, connecting and the TLS handshake together. Default 10 s. A dial serves whoever is first in line, so the
+    /// client's limit is the dial's; that of a call can only end its wait sooner.
     pub connect: Option<Duration>,
     /// No progress while the request is sent; time in which the caller's own body has nothing to give does not count.
     /// Default 10 s.

@@ -20,7 +20,8 @@
 //! - A connection is lent to one call at a time, and lent again only if its last exchange ended cleanly.
 //! - Every size, count and time that a peer controls has a named limit: see [`Limits`] and [`Timeouts`].
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
-//! - Nothing is sent twice unless the peer provably did not process it.
+//! - Nothing is sent twice but what may be: a request of which nothing was written, and an idempotent one, once, when a kept
+//!   connection closed without a byte of its response.
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Dropping a future

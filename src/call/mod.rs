@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  run       one call: counts it, and puts its name on whatever fails
-//!   └ attempts  one URL: tries again what provably was not processed
+//!   └ attempts  one URL: tries again what may be sent again
 //!      └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
 //! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`); what it does is done by
@@ -126,7 +126,7 @@ async fn exchange(hop: &mut Hop<'_>, again: Again) -> Result<Response, Failed> {
             pool.checkout(hop.host, &hop.deadline, hop.replay.is_careful(), begun)
                 .await
         }
-        Again::Fresh => pool.checkout_fresh(hop.host, &hop.deadline, begun).await,
+        Again::OnNew => pool.checkout_new(hop.host, &hop.deadline, begun).await,
     };
     let (mut lease, ready) = lent.map_err(Failed::before_exchange)?;
     let call = &mut *hop.call;

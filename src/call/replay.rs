@@ -1,7 +1,7 @@
 //! Whether a failed try is made again with no policy set (ruling 5, spec pool R-RETRY).
 //!
-//! Pure. Only what the peer provably did not process is sent again: a request of which nothing was written, and an
-//! idempotent one on a connection that had served before and closed without a byte of this response. Timeouts, and all that
+//! Pure. What is sent again: a request of which nothing was written, and an idempotent one, once, on a connection that had
+//! served before and closed without a byte of this response. Timeouts, and all that
 //! is merely likely, are for a retry policy.
 
 use crate::body::Body;
@@ -14,8 +14,8 @@ use crate::pool::Failed;
 pub(super) enum Again {
     /// On any connection.
     Anywhere,
-    /// On a new one only: the old ones of this host are likely to be as dead.
-    Fresh,
+    /// On a new one only: the old ones of this host may be as dead.
+    OnNew,
 }
 
 /// What is known of the request, and how often it was tried.
@@ -71,12 +71,12 @@ impl Replay {
             && body_is_whole
             && self.attempts < MAX_ATTEMPTS
         {
-            return Some(Again::Fresh);
+            return Some(Again::OnNew);
         }
         let stale = failed.reused && failed.received == 0;
         if stale && self.idempotent && self.replayable && !self.stale {
             self.stale = true;
-            return Some(Again::Fresh);
+            return Some(Again::OnNew);
         }
         None
     }

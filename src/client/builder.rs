@@ -244,18 +244,31 @@ pub(super) fn replace(into: &mut HeaderMap, mut from: HeaderMap) {
 
 /// A head must at least fit a status line, and nothing that a limit of zero would mean can work.
 fn check_limits(limits: &Limits) -> Result<()> {
-    for (name, value, least) in [
-        ("max_head", limits.max_head, 64),
-        ("max_head_fields", limits.max_head_fields, 1),
+    for (name, value, least, most) in [
+        ("max_head", limits.max_head, 64, MAX_SIZE),
+        ("max_head_fields", limits.max_head_fields, 1, MAX_FIELDS),
+        ("max_trailer", limits.max_trailer, 0, MAX_SIZE),
+        (
+            "max_trailer_fields",
+            limits.max_trailer_fields,
+            0,
+            MAX_FIELDS,
+        ),
     ] {
-        if value < least {
+        if value < least || value > most {
             return Err(Error::invalid(format!(
-                "Limits::{name} is {value}, the least is {least}"
+                "Limits::{name} is {value}; it must be from {least} to {most}"
             )));
         }
     }
     Ok(())
 }
+
+/// A map of fields holds no more than about 24,000.
+const MAX_FIELDS: usize = 16 * 1024;
+
+/// The index of a head counts in 32 bits.
+const MAX_SIZE: usize = 1024 * 1024 * 1024;
 
 /// Default of `max_body`.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -300,7 +313,7 @@ mod tests {
         );
         refused(
             builder().limits(Limits::default().with_max_head(10)),
-            "Limits::max_head is 10, the least is 64",
+            "Limits::max_head is 10; it must be from 64 to 1073741824",
         );
         let base = builder()
             .base_url("ftp://h/")

@@ -32,7 +32,7 @@ impl Response {
     pub async fn json<T: DeserializeOwned>(self) -> Result<T> {
         let status = self.status();
         let origin = self.target.origin();
-        let content_type = self.header("content-type").map(str::to_owned);
+        let content_type = self.header("content-type").map(media_type);
         let bytes = self.bytes().await?;
         decode(&bytes).map_err(|error| {
             let kind = content_type.as_deref().unwrap_or("no content type");
@@ -59,6 +59,12 @@ impl StatusError {
             Error::new(ErrorKind::Decode, Some(Phase::Read), Sent::All).saying(text)
         })
     }
+}
+
+/// Type and subtype without parameters, cut to what is worth showing.
+fn media_type(value: &str) -> String {
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.chars().take(64).collect()
 }
 
 /// The value, or what is wrong and the bytes around it.

@@ -283,13 +283,14 @@ impl RequestBuilder {
     pub fn send(mut self) -> impl Future<Output = Result<Response>> + Send + 'static {
         async move {
             self.finish()?;
+            let replayable = self.call.body.is_replayable();
             let response = run(&self.client.0.engine, &mut self.call).await?;
             let error_for_status = self
                 .error_for_status
                 .unwrap_or(self.client.0.error_for_status);
             if error_for_status && is_error(response.status()) {
                 // Boxed: it is rare, and would weigh on the future of every call.
-                return Err(Box::pin(fail(&self.client, &self.call, response)).await);
+                return Err(Box::pin(fail(&self.client, &self.call, response, replayable)).await);
             }
             Ok(response)
         }
@@ -340,16 +341,11 @@ impl RequestBuilder {
 }
 
 /// The error of a call whose response has an error status.
-async fn fail(client: &Client, call: &Call, response: Response) -> Error {
+async fn fail(client: &Client, call: &Call, response: Response, replayable: bool) -> Error {
     let (origin, attempts) = (response.target.origin(), response.attempts());
     let error = into_error(response).await;
     client.0.engine.pool.count_status_error(&origin);
-    error.on_call(
-        origin,
-        &call.head.method,
-        attempts,
-        call.body.is_replayable(),
-    )
+    error.on_call(origin, &call.head.method, attempts, replayable)
 }
 
 impl IntoFuture for RequestBuilder {

@@ -247,7 +247,7 @@ fn parse_trailers(
     if section == b"\r\n" {
         return Ok(None);
     }
-    let mut fields = vec![httparse::EMPTY_HEADER; max_fields];
+    let mut fields = vec![httparse::EMPTY_HEADER; max_fields.min(section.len() / 4 + 1)];
     let parsed = match httparse::parse_headers(section, &mut fields) {
         Ok(httparse::Status::Complete((len, parsed))) if len == section.len() => parsed,
         Err(httparse::Error::TooManyHeaders) => {

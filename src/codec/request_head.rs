@@ -200,6 +200,7 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(
 pub(crate) struct OwnFields {
     host: bool,
     close: bool,
+    te: bool,
     length: Option<u64>,
 }
 
@@ -226,7 +227,8 @@ impl OwnFields {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                 }
             }
-            "te" if !value.as_bytes().eq_ignore_ascii_case(b"trailers") => {
+            "te" if value.as_bytes().eq_ignore_ascii_case(b"trailers") => self.te = true,
+            "te" => {
                 return Err(refused(name, "only \"trailers\" is allowed"));
             }
             "transfer-encoding" => return Err(refused(name, "the body decides it")),
@@ -270,6 +272,10 @@ impl OwnFields {
         method: &Method,
         body: BodyLength,
     ) -> Result<BodyEncoder, EncodeError> {
+        if self.te {
+            // TE is for this connection only, and says so (RFC 9110 section 10.1.4).
+            out.put_slice(b"connection: te\r\n");
+        }
         match self.length(method, body)? {
             Some(length) => {
                 out.put_slice(b"content-length: ");
@@ -503,7 +509,7 @@ mod tests {
             "http://a.test/",
             &[("content-length", "7"), ("te", "trailers")],
             Unknown,
-            "PUT / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nte: trailers\r\ncontent-length: 7\r\n\r\n",
+            "PUT / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nte: trailers\r\nconnection: te\r\ncontent-length: 7\r\n\r\n",
         );
         check(
             "GET",

@@ -193,7 +193,8 @@ impl HeadDecoder {
         if parse.folds {
             check_folds(head)?;
         }
-        let mut many = vec![MaybeUninit::uninit(); limit];
+        // A field takes at least four bytes: no more are needed than fit the head.
+        let mut many = vec![MaybeUninit::uninit(); limit.min(head.len() / 4 + 1)];
         self.parse_into(&parse, &mut many)
     }
 

@@ -140,6 +140,8 @@ impl Http1 {
             Reuse::Yes
         };
         self.received = 0;
+        self.write_error = None;
+        self.trailers = None;
         self.wait = None;
         self.since = now;
         Ok(())
@@ -248,7 +250,7 @@ impl Http1 {
             self.received = 0;
             self.stage = Stage::Idle;
             self.timer.forget_waker();
-            if self.buffer.capacity() > LARGEST_KEPT {
+            if self.buffer.capacity() > LARGEST_KEPT || self.read_size > FIRST_READ {
                 self.buffer = BytesMut::new();
             }
             self.read_size = FIRST_READ;
@@ -265,13 +267,15 @@ impl Http1 {
         match self.stage {
             // Lent and given back without a byte having been sent.
             Stage::Idle => {}
-            Stage::Head if self.upload.written() == 0 && self.buffer.is_empty() => {}
+            Stage::Head
+                if self.upload.written() == 0
+                    && self.buffer.is_empty()
+                    && self.write_error.is_none() => {}
             Stage::Done => {
                 self.served += 1;
                 match self.reuse {
                     Reuse::Yes => {}
                     Reuse::No(CloseReason::LeftOver) => return Some(CloseCause::Unsolicited),
-                    Reuse::No(CloseReason::PeerAsked) => return Some(CloseCause::PeerClosed),
                     Reuse::No(_) => return Some(CloseCause::Protocol),
                 }
             }
@@ -406,7 +410,7 @@ impl Http1 {
                 BodyStep::Data { skip, len } => {
                     self.buffer.advance(skip);
                     let data = self.buffer.split_to(len).freeze();
-                    self.look_for_end()?;
+                    self.look_for_end();
                     return Poll::Ready(Ok(Some(data)));
                 }
                 BodyStep::End { skip, trailers } => {
@@ -430,12 +434,12 @@ impl Http1 {
 
     /// The connection goes back at the poll that yields the last byte, not at the one after (spec pool R-REL-4): if the end
     /// is in the buffer already it is read now.
-    fn look_for_end(&mut self) -> Result<()> {
+    fn look_for_end(&mut self) {
         let Stage::Body { decoder, next } = &mut self.stage else {
-            return Ok(());
+            return;
         };
         if !decoder.is_done() && self.buffer.is_empty() {
-            return Ok(());
+            return;
         }
         match decoder.step(&self.buffer) {
             Ok(BodyStep::Data { skip, len }) => *next = Some((skip, len)),
@@ -445,9 +449,9 @@ impl Http1 {
                 self.trailers = trailers;
                 self.finish();
             }
-            Err(error) => return Err(self.decode_error(error, Phase::Read)),
+            // The decoder stays failed and says so at the next poll; the data before it is good.
+            Err(_) => {}
         }
-        Ok(())
     }
 
     /// The end of the connection within a body: an end only where nothing else marks one.

@@ -27,6 +27,8 @@ pub(super) struct Upload {
     /// Where further pieces come from.
     source: Option<Body>,
     polled: bool,
+    /// A body that was given up before any of it was asked for.
+    unpolled: Option<Body>,
     encoder: BodyEncoder,
     flushed: bool,
     written: u64,
@@ -61,6 +63,7 @@ impl Upload {
             suffix: b"",
             source: None,
             polled: false,
+            unpolled: None,
             encoder: BodyEncoder::Length(0),
             flushed: true,
             written: 0,
@@ -79,6 +82,7 @@ impl Upload {
         let mut encoded = encode(&mut self.out, head, defaults, length)?;
         self.written = 0;
         self.polled = false;
+        self.unpolled = None;
         self.flushed = false;
         match body.as_bytes() {
             Some(bytes) => {
@@ -105,7 +109,7 @@ impl Upload {
         socket: &mut Socket,
         cx: &mut Context<'_>,
     ) -> Result<Writing, UploadError> {
-        loop {
+        for _ in 0..WRITES {
             let starved = self.gather(cx)?;
             if self.out.is_empty() && self.piece.is_empty() && self.suffix.is_empty() {
                 if self.flushed {
@@ -129,6 +133,9 @@ impl Upload {
                 Poll::Pending => return Ok(Writing::Blocked),
             }
         }
+        // A body and a peer that are always ready must not keep the response from being read.
+        cx.waker().wake_by_ref();
+        Ok(Writing::Blocked)
     }
 
     /// Whether everything is handed to the system.
@@ -148,12 +155,19 @@ impl Upload {
     /// Ends the exchange; what it wrote is counted no longer.
     pub(super) fn settle(&mut self) {
         self.stop();
+        self.unpolled = None;
         self.written = 0;
+        if self.out.capacity() > LARGEST_KEPT {
+            self.out = BytesMut::new();
+        }
     }
 
-    /// Gives up what is left.
+    /// Gives up what is left. A body of which nothing was asked for stays, to be sent another time.
     pub(super) fn stop(&mut self) {
-        self.source = None;
+        let source = self.source.take();
+        if !self.polled {
+            self.unpolled = source.or(self.unpolled.take());
+        }
         self.out.clear();
         self.piece = Bytes::new();
         self.suffix = b"";
@@ -162,14 +176,17 @@ impl Upload {
     /// The caller's body, if none of it was asked for.
     pub(super) fn take_unpolled(&mut self) -> Option<Body> {
         if self.polled {
-            None
-        } else {
-            self.source.take()
+            return None;
         }
+        self.unpolled.take().or_else(|| self.source.take())
     }
 
     /// Asks the body for pieces while there is little to write. Answers whether it had nothing to give.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
+        // The head goes first: if the connection takes none of it, the body is still whole and can go elsewhere.
+        if self.written == 0 {
+            return Ok(false);
+        }
         while let Some(source) = &mut self.source {
             // What is staged goes to `out`, which is written before a piece and its suffix: those must have gone first.
             if !self.piece.is_empty() || !self.suffix.is_empty() || self.out.len() >= GATHERED {
@@ -258,6 +275,12 @@ fn body_length(body: &Body) -> BodyLength {
 
 /// Pieces up to this size are copied behind the head, so that they share its write.
 const COPIED: usize = 4 * 1024;
+
+/// Writes in one turn.
+const WRITES: usize = 16;
+
+/// A buffer that grew beyond this is not kept while the connection is idle.
+const LARGEST_KEPT: usize = 16 * 1024;
 
 /// So many bytes are gathered from small pieces before they are written.
 const GATHERED: usize = 16 * 1024;

@@ -98,7 +98,9 @@ impl Capacity {
                 self.starving.store(state.gate.len(), Ordering::SeqCst);
                 if next.is_none() {
                     state.count = state.count.saturating_sub(1);
-                    if state.count == 0 {
+                    let emptied = state.count == 0;
+                    drop(state);
+                    if emptied {
                         self.emptied.notify_waiters();
                     }
                     return;

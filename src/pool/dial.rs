@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Host;
@@ -22,39 +22,80 @@ pub(super) struct Dials(Mutex<Running>);
 
 #[derive(Default)]
 struct Running {
-    tasks: JoinSet<()>,
-    steps: Vec<(DialId, Arc<Steps>)>,
+    dials: Vec<RunningDial>,
+    /// The client was closed or the runtime has ended: no dial can start any more.
+    closed: bool,
+}
+
+struct RunningDial {
+    id: DialId,
+    steps: Arc<Steps>,
+    task: Option<AbortHandle>,
 }
 
 impl Dials {
-    /// Starts the task of a dial that the host has counted.
+    /// Starts the task of a dial that the host has counted. The lock is not held while the task is made: a runtime that is
+    /// ending drops it on the spot, and with it the dial, which then leaves these books.
     pub(super) fn start(&self, host: &Arc<Host>, id: DialId) {
         let steps = Arc::new(Steps::default());
-        let mut running = self.lock();
-        while running.tasks.try_join_next().is_some() {}
-        running.steps.push((id, Arc::clone(&steps)));
         let dial = Dial {
             host: Arc::clone(host),
             id,
             permit: Some(Permit::new(Arc::downgrade(host))),
+            ran: false,
         };
-        running.tasks.spawn_on(dial.run(steps), host.runtime());
+        {
+            let mut running = self.lock();
+            if running.closed {
+                drop(running);
+                return drop(dial);
+            }
+            running.dials.push(RunningDial {
+                id,
+                steps: Arc::clone(&steps),
+                task: None,
+            });
+        }
+        let task = host.runtime().spawn(dial.run(steps)).abort_handle();
+        let mut running = self.lock();
+        if running.closed {
+            task.abort();
+        }
+        if let Some(dial) = running.dials.iter_mut().find(|dial| dial.id == id) {
+            dial.task = Some(task);
+        }
+    }
+
+    /// Whether no dial can start any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// The step that a dial is at.
     pub(super) fn phase(&self, id: DialId) -> Phase {
         let running = self.lock();
-        let steps = running.steps.iter().find(|(known, _)| *known == id);
-        phase(steps.map_or(Step::Resolve, |(_, steps)| steps.now()))
+        let dial = running.dials.iter().find(|dial| dial.id == id);
+        phase(dial.map_or(Step::Resolve, |dial| dial.steps.now()))
     }
 
-    /// Ends all dials; their permits come back as their tasks end.
-    pub(super) fn abort(&self) {
-        self.lock().tasks.abort_all();
+    /// Ends all dials, and starts none any more; permits come back as the tasks end.
+    pub(super) fn close(&self) {
+        let tasks: Vec<_> = {
+            let mut running = self.lock();
+            running.closed = true;
+            running
+                .dials
+                .iter()
+                .filter_map(|dial| dial.task.clone())
+                .collect()
+        };
+        for task in tasks {
+            task.abort();
+        }
     }
 
     fn ended(&self, id: DialId) {
-        self.lock().steps.retain(|(known, _)| *known != id);
+        self.lock().dials.retain(|dial| dial.id != id);
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
@@ -67,10 +108,13 @@ struct Dial {
     host: Arc<Host>,
     id: DialId,
     permit: Option<Permit>,
+    /// Whether its task was ever polled; if not, its runtime takes no more tasks.
+    ran: bool,
 }
 
 impl Dial {
     async fn run(mut self, steps: Arc<Steps>) {
+        self.ran = true;
         let outcome = self.open(&steps).await;
         self.host.dials().ended(self.id);
         self.host.dialled(self.id, outcome);
@@ -108,6 +152,9 @@ impl Dial {
 
 impl Drop for Dial {
     fn drop(&mut self) {
+        if !self.ran {
+            self.host.dials().close();
+        }
         self.host.dials().ended(self.id);
         self.host.dial_dropped(self.id);
     }

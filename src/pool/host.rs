@@ -30,7 +30,7 @@ pub(crate) struct HostPool<C, E> {
     open: bool,
     /// Oldest first; the newest is lent first, because its path is warm and the others may expire.
     idle: VecDeque<Idle<C>>,
-    line: BTreeMap<Ticket, Option<Waker>>,
+    line: BTreeMap<Ticket, Waiter>,
     /// Outcomes that their waiters have not taken yet.
     served: BTreeMap<Ticket, Result<C, E>>,
     dials: Vec<Dial>,
@@ -43,6 +43,21 @@ pub(crate) struct HostPool<C, E> {
     undialled_since: Option<Instant>,
     /// Whether a reaper looks after the idle ones.
     watched: bool,
+}
+
+/// What a waiter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Any connection.
+    Any,
+    /// A new one, because an old one of this host has just proved dead.
+    New,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    want: Want,
+    waker: Option<Waker>,
 }
 
 /// A connection that waits for its next request.
@@ -141,11 +156,9 @@ impl<C, E> HostPool<C, E> {
         }
     }
 
-    /// The newest idle connection, unless somebody waits in line already. Those that expired are moved to `expired`.
+    /// The newest idle connection. Those that expired are moved to `expired`. Nobody is overtaken: while somebody waits whom
+    /// it could serve, nothing is idle.
     pub(crate) fn checkout(&mut self, now: Instant, expired: &mut Vec<C>) -> Option<Candidate<C>> {
-        if !self.line.is_empty() {
-            return None;
-        }
         while let Some(idle) = self.idle.pop_back() {
             if now < idle.until {
                 return Some(Candidate {
@@ -159,26 +172,26 @@ impl<C, E> HostPool<C, E> {
     }
 
     /// Puts a waiter into line. A connection that came free since the waiter looked is his at once.
-    pub(crate) fn enqueue(&mut self, ticket: Ticket) -> Place {
+    pub(crate) fn enqueue(&mut self, ticket: Ticket, want: Want) -> Place {
         if !self.open {
             return Place::Closed;
         }
         if self.max_line.is_some_and(|max| self.line.len() >= max) {
             return Place::Full;
         }
-        self.enqueue_again(ticket);
+        self.enqueue_again(ticket, want);
         Place::Taken
     }
 
     /// Puts a waiter back at its place, after what it was served proved dead.
-    pub(crate) fn enqueue_again(&mut self, ticket: Ticket) {
-        // While somebody waits nothing is idle, so nobody is overtaken here.
-        match self.idle.pop_back() {
+    pub(crate) fn enqueue_again(&mut self, ticket: Ticket, want: Want) {
+        let idle = (want == Want::Any).then(|| self.idle.pop_back()).flatten();
+        match idle {
             Some(idle) => {
                 self.served.insert(ticket, Ok(idle.connection));
             }
             None => {
-                self.line.insert(ticket, None);
+                self.line.insert(ticket, Waiter { want, waker: None });
             }
         }
     }
@@ -188,10 +201,10 @@ impl<C, E> HostPool<C, E> {
         if let Some(outcome) = self.served.remove(&ticket) {
             return Progress::Served(outcome);
         }
-        if let Some(place) = self.line.get_mut(&ticket) {
-            match place {
+        if let Some(waiter) = self.line.get_mut(&ticket) {
+            match &mut waiter.waker {
                 Some(known) => known.clone_from(waker),
-                None => *place = Some(waker.clone()),
+                none => *none = Some(waker.clone()),
             }
         }
         Progress::Waiting {
@@ -245,16 +258,17 @@ impl<C, E> HostPool<C, E> {
         until: Instant,
     ) -> Actions<C> {
         self.end_dial(id, now);
-        self.release(connection, now, until)
+        let first = self.line.keys().next().copied();
+        self.serve(first, connection, now, until)
     }
 
     /// A dial has failed: the waiter that caused it hears of it, if it still waits.
     pub(crate) fn dial_failed(&mut self, id: DialId, error: E, now: Instant) -> Actions<C> {
         let mut actions = Actions::default();
         if let Some(cause) = self.end_dial(id, now) {
-            if let Some(waker) = self.line.remove(&cause) {
+            if let Some(waiter) = self.line.remove(&cause) {
                 self.served.insert(cause, Err(error));
-                actions.wake = waker;
+                actions.wake = waiter.waker;
                 actions.served = Some(cause);
             }
         }
@@ -273,10 +287,27 @@ impl<C, E> HostPool<C, E> {
 
     /// A connection has come free.
     pub(crate) fn release(&mut self, connection: C, now: Instant, until: Instant) -> Actions<C> {
+        let first = self
+            .line
+            .iter()
+            .find(|(_, waiter)| waiter.want == Want::Any);
+        let first = first.map(|(ticket, _)| *ticket);
+        self.serve(first, connection, now, until)
+    }
+
+    /// Hands a connection to a waiter; with none it is idle, or closed if it may not be.
+    fn serve(
+        &mut self,
+        first: Option<Ticket>,
+        connection: C,
+        now: Instant,
+        until: Instant,
+    ) -> Actions<C> {
         let mut actions = Actions::default();
-        if let Some((ticket, waker)) = self.line.pop_first() {
+        let waiter = first.and_then(|ticket| Some((ticket, self.line.remove(&ticket)?)));
+        if let Some((ticket, waiter)) = waiter {
             self.served.insert(ticket, Ok(connection));
-            actions.wake = waker;
+            actions.wake = waiter.waker;
             actions.served = Some(ticket);
         } else if self.open && now < until {
             self.idle.push_back(Idle {
@@ -365,9 +396,9 @@ impl<C, E> HostPool<C, E> {
     {
         self.open = false;
         let mut wakers = Vec::new();
-        for (ticket, waker) in std::mem::take(&mut self.line) {
+        for (ticket, waiter) in std::mem::take(&mut self.line) {
             self.served.insert(ticket, Err(error.clone()));
-            wakers.extend(waker);
+            wakers.extend(waiter.waker);
         }
         wakers
     }
@@ -393,7 +424,7 @@ impl<C, E> HostPool<C, E> {
         if census.dialling + census.idle + delivered > census.count {
             return Err(format!("more connections than permits: {census:?}"));
         }
-        if census.idle > 0 && census.waiting > 0 {
+        if census.idle > 0 && self.line.values().any(|waiter| waiter.want == Want::Any) {
             return Err(format!(
                 "a connection is idle while somebody waits: {census:?}"
             ));
@@ -460,7 +491,7 @@ mod tests {
     /// Dials and delivers `connection` to a waiter of its own.
     fn lend(machine: &mut Machine, connection: u32, now: Instant) {
         let ticket = u64::from(connection) + 1000;
-        assert_eq!(machine.enqueue(ticket), Place::Taken);
+        assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         let id = machine.begin_dial(ticket, now);
         let _ = machine.dialled(id, connection, now, later(now, 5));
         assert_eq!(served(machine, ticket, now), Some(Ok(connection)));
@@ -498,7 +529,7 @@ mod tests {
         let (mut machine, now) = machine(Some(1));
         lend(&mut machine, 1, now);
         for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket), Place::Taken);
+            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         }
         assert_eq!(machine.wants_dial(), None, "the limit is reached");
         let wakes = Arc::new(Count::default());
@@ -526,7 +557,7 @@ mod tests {
         let (mut machine, now) = machine(Some(1));
         lend(&mut machine, 1, now);
         for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket), Place::Taken);
+            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         }
         assert!(machine.leave(10).is_none());
         let _ = machine.release(1, now, later(now, 5));
@@ -546,11 +577,11 @@ mod tests {
         lend(&mut machine, 1, now);
         lend(&mut machine, 2, now);
         for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket), Place::Taken);
+            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         }
         let _ = machine.release(1, now, later(now, 5));
         assert_eq!(served(&mut machine, 10, now), Some(Ok(1)));
-        machine.enqueue_again(10);
+        machine.enqueue_again(10, Want::Any);
         let _ = machine.release(2, now, later(now, 5));
         assert_eq!(served(&mut machine, 10, now), Some(Ok(2)));
     }
@@ -560,11 +591,11 @@ mod tests {
     fn late_binding() {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
-        assert_eq!(machine.enqueue(10), Place::Taken);
+        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
         let id = machine.begin_dial(10, now);
         let _ = machine.release(1, now, later(now, 5));
         assert_eq!(served(&mut machine, 10, now), Some(Ok(1)));
-        assert_eq!(machine.enqueue(11), Place::Taken);
+        assert_eq!(machine.enqueue(11, Want::Any), Place::Taken);
         assert_eq!(machine.wants_dial(), None, "the running dial is counted on");
         let _ = machine.dialled(id, 2, now, later(now, 5));
         assert_eq!(served(&mut machine, 11, now), Some(Ok(2)));
@@ -575,7 +606,7 @@ mod tests {
     fn a_failed_dial_reaches_the_waiter_that_caused_it() {
         let (mut machine, now) = machine(None);
         for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket), Place::Taken);
+            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         }
         assert_eq!(machine.wants_dial(), Some(10));
         let first = machine.begin_dial(10, now);
@@ -604,7 +635,7 @@ mod tests {
     #[test]
     fn the_pool_clock_stands_while_a_dial_runs() {
         let (mut machine, now) = machine(None);
-        assert_eq!(machine.enqueue(10), Place::Taken);
+        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
         let clock = |machine: &mut Machine, at| match machine.poll(10, Waker::noop(), at) {
             Progress::Waiting { undialled, .. } => undialled,
             Progress::Served(_) => panic!("nobody serves here"),
@@ -616,23 +647,45 @@ mod tests {
         assert_eq!(clock(&mut machine, later(now, 10)), Duration::from_secs(3));
     }
 
+    /// R-RETRY-3: after a stale connection only a new one will do.
+    #[test]
+    fn who_wants_a_new_connection_gets_no_old_one() {
+        let (mut machine, now) = machine(None);
+        lend(&mut machine, 1, now);
+        let _ = machine.release(1, now, later(now, 5));
+        assert_eq!(machine.enqueue(10, Want::New), Place::Taken);
+        assert_eq!(served(&mut machine, 10, now), None);
+        assert_eq!(
+            take(&mut machine, now),
+            Some(1),
+            "others may take the old one"
+        );
+        assert_eq!(machine.enqueue(11, Want::Any), Place::Taken);
+        let _ = machine.release(1, now, later(now, 5));
+        assert_eq!(served(&mut machine, 11, now), Some(Ok(1)));
+        let id = machine.begin_dial(10, now);
+        let _ = machine.dialled(id, 2, now, later(now, 5));
+        assert_eq!(served(&mut machine, 10, now), Some(Ok(2)));
+        machine.check().unwrap();
+    }
+
     #[test]
     fn a_full_line_refuses() {
         let (mut machine, _) = machine(Some(1));
         for ticket in [1, 2, 3] {
-            assert_eq!(machine.enqueue(ticket), Place::Taken);
+            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
         }
-        assert_eq!(machine.enqueue(4), Place::Full);
+        assert_eq!(machine.enqueue(4, Want::Any), Place::Full);
     }
 
     #[test]
     fn a_closed_pool_serves_errors_and_keeps_nothing() {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
-        assert_eq!(machine.enqueue(10), Place::Taken);
+        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
         let _ = machine.close(&"closed");
         assert_eq!(served(&mut machine, 10, now), Some(Err("closed")));
-        assert_eq!(machine.enqueue(11), Place::Closed);
+        assert_eq!(machine.enqueue(11, Want::Any), Place::Closed);
         assert_eq!(machine.release(1, now, later(now, 5)).close, Some(1));
         assert_eq!(machine.wants_dial(), None);
     }

@@ -35,7 +35,7 @@ use crate::url::{Origin, Target};
 
 use capacity::Capacity;
 use dial::Dials;
-use host::{Actions, Census, DialId, HostPool, Place, Progress, Ticket};
+use host::{Actions, Census, DialId, HostPool, Place, Progress, Ticket, Want};
 pub(crate) use lease::{Failed, Lease};
 
 /// The connections of one client. Dropping it closes what is idle and ends the dials; what is lent closes when it is done.
@@ -121,25 +121,37 @@ impl Pool {
             return Ok((lease, now));
         }
         // The wait is rare and large; boxed, it does not weigh on the future of every call.
-        let lease = Box::pin(self.wait(host, deadline, now)).await?;
+        let lease = Box::pin(self.wait(host, deadline, Want::Any, now)).await?;
         let after = Instant::now();
         host.counters.waited(after.saturating_duration_since(now));
         Ok((lease, after))
     }
 
-    /// As [`checkout`](Self::checkout), but never a connection that has been used.
-    pub(crate) async fn checkout_fresh(
+    /// Lends a new connection, after an old one of the host proved dead. The others were opened to the same server, so the
+    /// kernel is asked about each of them (spec pool R-RETRY-3).
+    pub(crate) async fn checkout_new(
         &self,
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
-        host.close_idle(CloseCause::PeerClosed);
-        self.checkout(host, deadline, true, now).await
+        host.drop_dead(Probe::Kernel);
+        let lease = Box::pin(self.wait(host, deadline, Want::New, now)).await?;
+        Ok((lease, Instant::now()))
     }
 
-    async fn wait(&self, host: &Arc<Host>, deadline: &Deadline<'_>, now: Instant) -> Result<Lease> {
-        let mut wait = Wait::join(host, deadline, now)?;
+    async fn wait(
+        &self,
+        host: &Arc<Host>,
+        deadline: &Deadline<'_>,
+        want: Want,
+        now: Instant,
+    ) -> Result<Lease> {
+        let mut wait = Wait::join(host, deadline, want, now)?;
+        if want == Want::New && host.is_full() {
+            // The connections that are idle here take up the room that a new one needs.
+            host.evict(CloseCause::Evicted);
+        }
         if self.0.shared.capacity.is_starving() && host.lock().wants_dial().is_some() {
             self.0.evict_for(host);
         }
@@ -164,7 +176,9 @@ impl Pool {
             .collect();
         let mut dials = Vec::new();
         for _ in leases.len()..connections {
-            let dial = Wait::join(host, deadline, now)?;
+            let Ok(dial) = Wait::join(host, deadline, Want::Any, now) else {
+                break;
+            };
             // Somebody in line without a dial means that a limit is reached.
             if host.is_full() {
                 break;
@@ -347,9 +361,9 @@ impl Inner {
 
     /// Ends the watch over a runtime unless something of it is idle again.
     fn stop_watching(&self, runtime: Id) -> bool {
-        let hosts = self.hosts_of(runtime);
         let mut reapers = self.reapers();
-        let quiet = hosts.iter().all(|host| host.lock().unwatch());
+        let hosts = self.hosts_of(runtime);
+        let quiet = hosts.iter().all(|host| host.unwatch());
         if quiet {
             reapers.remove(&runtime);
         }
@@ -358,15 +372,17 @@ impl Inner {
 
     /// At the limit, the oldest idle connection of any other host makes room (spec pool R-Q-5).
     fn evict_for(&self, host: &Host) {
-        let oldest = self
+        let mut idle: Vec<_> = self
             .all_hosts()
             .into_iter()
             .filter(|other| !std::ptr::eq(&**other, host))
             .filter_map(|other| Some((other.oldest_idle()?, other)))
-            .min_by_key(|(since, _)| *since);
-        if let Some((_, other)) = oldest {
-            other.evict(CloseCause::Evicted);
-        }
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        // One that was lent meanwhile makes no room; the next may.
+        let _ = idle
+            .iter()
+            .any(|(_, other)| other.evict(CloseCause::Evicted));
     }
 
     fn close(&self) {
@@ -388,7 +404,13 @@ impl Hosts {
 
     /// Forgets hosts that nobody uses. It runs when the map has doubled, so an insertion costs constant time on average.
     fn sweep(&mut self) {
-        self.recent = None;
+        if self
+            .recent
+            .as_ref()
+            .is_some_and(|recent| Arc::strong_count(recent) == 2 && recent.census().count == 0)
+        {
+            self.recent = None;
+        }
         for hosts in self.by_hash.values_mut() {
             hosts.retain(|host| Arc::strong_count(host) > 1 || host.census().count > 0);
         }
@@ -438,6 +460,10 @@ impl Host {
 
     fn census(&self) -> Census {
         self.lock().census()
+    }
+
+    fn unwatch(&self) -> bool {
+        self.lock().unwatch()
     }
 
     fn idle(&self) -> usize {
@@ -601,11 +627,13 @@ impl Host {
     }
 
     /// Closes the idle connections whose peer has gone or spoken. The flags are read under the lock, which costs no system
-    /// call; what a set flag means is found out without it.
-    fn drop_dead(&self) {
-        let suspects = self.lock().take_suspects(Connection::is_suspect);
+    /// call; what a set flag means, and what the kernel knows, is found out without it.
+    fn drop_dead(&self, probe: Probe) {
+        let suspects = self
+            .lock()
+            .take_suspects(|connection| probe == Probe::Kernel || connection.is_suspect());
         for mut suspect in suspects {
-            match suspect.connection.probe(Probe::Flag) {
+            match suspect.connection.probe(probe) {
                 Ok(()) => {
                     let mut state = self.lock();
                     let actions = state.put_back(suspect, Instant::now());
@@ -629,7 +657,7 @@ impl Host {
         let wakers = self.lock().close(&client_closed());
         wakers.into_iter().for_each(std::task::Waker::wake);
         self.close_idle(CloseCause::PoolClosed);
-        self.dials.abort();
+        self.dials.close();
     }
 
     /// Starts the dials that the line calls for and the limits allow.
@@ -639,6 +667,9 @@ impl Host {
         };
         let now = Instant::now();
         loop {
+            if self.dials.is_closed() {
+                return;
+            }
             let mut state = self.lock();
             let Some(cause) = state.wants_dial() else {
                 return;
@@ -654,6 +685,9 @@ impl Host {
 
     /// A unit of the limit on all connections was handed to this host; answers whether it has a use for it.
     fn granted(self: &Arc<Self>) -> bool {
+        if self.dials.is_closed() {
+            return false;
+        }
         let mut state = self.lock();
         let Some(cause) = state.wants_dial() else {
             return false;
@@ -699,12 +733,22 @@ impl Host {
         }
     }
 
-    /// A dial ended without an outcome: its runtime is going, or the client was closed.
+    /// A dial ended without an outcome: its runtime is going, the client was closed, or a connector panicked.
     fn dial_dropped(&self, id: DialId) {
-        let unfinished = self.lock().dial_failed(id, client_closed(), Instant::now());
-        if let Some(waker) = unfinished.wake {
+        let error = if self.shared.closed.load(Ordering::SeqCst) {
+            client_closed()
+        } else {
+            Error::new(ErrorKind::Connect, Some(Phase::Connect), Sent::Nothing)
+                .saying("the dial ended without an outcome: its runtime has ended, or the connector panicked")
+        };
+        let mut state = self.lock();
+        let actions = state.dial_failed(id, error, Instant::now());
+        self.forget_served(&actions);
+        drop(state);
+        if let Some(waker) = actions.wake {
             waker.wake();
         }
+        self.pump();
     }
 }
 
@@ -713,19 +757,26 @@ struct Wait<'a> {
     host: &'a Arc<Host>,
     deadline: &'a Deadline<'a>,
     ticket: Ticket,
+    want: Want,
     timer: Timer,
+    joined: Instant,
     /// The host's pool clock when the wait began.
     undialled: Duration,
 }
 
 impl<'a> Wait<'a> {
-    fn join(host: &'a Arc<Host>, deadline: &'a Deadline<'a>, now: Instant) -> Result<Self> {
+    fn join(
+        host: &'a Arc<Host>,
+        deadline: &'a Deadline<'a>,
+        want: Want,
+        now: Instant,
+    ) -> Result<Self> {
         if host.shared.closed.load(Ordering::SeqCst) {
             return Err(client_closed());
         }
         let ticket = host.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
         let mut state = host.lock();
-        match state.enqueue(ticket) {
+        match state.enqueue(ticket, want) {
             Place::Taken => {}
             Place::Closed => return Err(client_closed()),
             Place::Full => {
@@ -740,7 +791,9 @@ impl<'a> Wait<'a> {
             host,
             deadline,
             ticket,
+            want,
             timer: Timer::default(),
+            joined: now,
             undialled,
         };
         host.pump();
@@ -765,8 +818,11 @@ impl<'a> Wait<'a> {
                         }
                         Err(why) => {
                             // Dead already: back to the same place in line (spec pool R-Q-3).
-                            self.host.lock().enqueue_again(self.ticket);
+                            self.host.lock().enqueue_again(self.ticket, self.want);
                             self.host.discard(connection, why);
+                            if self.host.shared.closed.load(Ordering::SeqCst) {
+                                return Poll::Ready(Err(client_closed()));
+                            }
                             self.host.pump();
                             continue;
                         }
@@ -776,7 +832,9 @@ impl<'a> Wait<'a> {
                 Progress::Waiting {
                     dialling: Some((id, started)),
                     ..
-                } => self.deadline.next(self.host.dials.phase(id), Some(started)),
+                } => self
+                    .deadline
+                    .next(self.host.dials.phase(id), Some(started.max(self.joined))),
                 Progress::Waiting {
                     dialling: None,
                     undialled,

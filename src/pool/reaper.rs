@@ -10,17 +10,20 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, sleep};
 
 use super::{Host, Inner};
+use crate::socket::Probe;
 use crate::stats::CloseCause;
 
 /// Makes sure that a reaper runs on this runtime.
 pub(super) fn watch(pool: &Arc<Inner>, runtime: &Handle) {
-    let mut reapers = pool.reapers();
-    if reapers.insert(runtime.id()) {
+    // The lock is not held while the task is made: a runtime that is ending drops it, and with it the watch, on the spot.
+    let new = pool.reapers().insert(runtime.id());
+    if new {
         runtime.spawn(reap(
             Arc::downgrade(pool),
             Watch {
                 pool: Arc::downgrade(pool),
                 runtime: runtime.id(),
+                ended_in_peace: false,
             },
         ));
     }
@@ -30,22 +33,26 @@ pub(super) fn watch(pool: &Arc<Inner>, runtime: &Handle) {
 struct Watch {
     pool: Weak<Inner>,
     runtime: Id,
+    ended_in_peace: bool,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        if self.ended_in_peace {
+            return;
+        }
         if let Some(pool) = self.pool.upgrade() {
             pool.reapers().remove(&self.runtime);
-            // A reaper that ends in peace leaves nothing idle. If its runtime ended, the sockets that were left can never
-            // be used again (design D7).
+            // The runtime has ended: its sockets can never be used again (design D7).
             for host in pool.hosts_of(self.runtime) {
                 host.close_idle(CloseCause::RuntimeGone);
+                host.unwatch();
             }
         }
     }
 }
 
-async fn reap(pool: Weak<Inner>, watch: Watch) {
+async fn reap(pool: Weak<Inner>, mut watch: Watch) {
     loop {
         sleep(TURN).await;
         let Some(pool) = pool.upgrade() else {
@@ -55,12 +62,13 @@ async fn reap(pool: Weak<Inner>, watch: Watch) {
         let now = Instant::now();
         for host in &hosts {
             host.expire(now);
-            host.drop_dead();
+            host.drop_dead(Probe::Flag);
         }
         trim(&pool, &hosts, now);
         drop(hosts);
         pool.forget_unused();
         if pool.stop_watching(watch.runtime) {
+            watch.ended_in_peace = true;
             return;
         }
     }

@@ -144,11 +144,11 @@ impl fmt::Display for DialError {
     }
 }
 
-// The parts are in the line already, so `source` stays None; `io_error` keeps the system's kind readable.
+// The parts are in the line already, so `source` stays None; `io_kind` keeps the system's kind readable.
 impl std::error::Error for DialError {}
 
 impl DialError {
-    /// The system's error that came last, taken out so that it can be a cause of its own.
+    /// The kind of the system's error that came last.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Resolve(error) | Self::Connector(error) => Some(error.kind()),
