@@ -64,3 +64,8 @@ pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
+
+/// The examples of the README, compiled with the documentation tests.
+#[cfg(all(doctest, feature = "json"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
