@@ -496,4 +496,37 @@ mod tests {
             Some(Err(DecodeError::ChunkOverhead { limit: 16 * 1024 }))
         );
     }
+
+    /// Invariants 1 to 3 of spec http1 d: mutated bodies are read the same whole and byte by byte, without a panic.
+    #[test]
+    fn mutated_bodies_are_read_the_same_however_they_arrive() {
+        let seed = b"5;a=b\r\nhello\r\n1 \r\nx\r\n00a\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nrest";
+        let bytes = b"\r\n\t ;:019afFg\0\xff";
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap()
+        };
+        for _ in 0..20_000 {
+            let mut input = seed.to_vec();
+            for _ in 0..=next(3) {
+                let at = next(input.len());
+                match next(3) {
+                    0 => input[at] = bytes[next(bytes.len())],
+                    1 => input.insert(at, bytes[next(bytes.len())]),
+                    _ => drop(input.remove(at)),
+                }
+            }
+            let whole = feed(&input, &[], &Limits::default());
+            let single: Vec<_> = (0..input.len()).collect();
+            assert_eq!(
+                feed(&input, &single, &Limits::default()),
+                whole,
+                "{}",
+                input.escape_ascii()
+            );
+        }
+    }
 }

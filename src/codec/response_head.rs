@@ -656,4 +656,49 @@ mod tests {
         assert_eq!(kept.fields().count(), 2);
         assert_eq!(kept.into_kept_body(), "body");
     }
+
+    /// Invariants 1, 2 and 6 of spec http1 d: mutated heads are read the same whole and byte by byte, without a panic.
+    #[test]
+    fn mutated_heads_are_read_the_same_however_they_arrive() {
+        let seeds: [&[u8]; 4] = [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+            b"\r\nHTTP/1.0 404 \r\nTransfer-Encoding: chunked\r\nA: b\r\n\tc\r\n\r\n",
+            b"HTTP/1.1 103 E\r\nLink: a\r\n\r\nHTTP/1.1 204 N\r\nKeep-Alive: timeout=5\r\n\r\n",
+            b"HTTP/1.1 200\r\ncontent-length: 5, 5\r\nContent-Length: 5\r\n\r\n",
+        ];
+        let bytes = b"\r\n\t :,;0159aHT/\0\x7f\x80\xff";
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap()
+        };
+        for round in 0..20_000 {
+            let mut input = seeds[round % seeds.len()].to_vec();
+            for _ in 0..=next(3) {
+                let at = next(input.len());
+                match next(3) {
+                    0 => input[at] = bytes[next(bytes.len())],
+                    1 => input.insert(at, bytes[next(bytes.len())]),
+                    _ => drop(input.remove(at)),
+                }
+            }
+            let limits = Limits::default();
+            let whole = feed(&input, &[], &limits);
+            let single: Vec<_> = (0..input.len()).collect();
+            let by_byte = feed(&input, &single, &limits);
+            let verdict = |outcome: &Option<Outcome>| match outcome {
+                Some(Ok((status, framing, _))) => Ok(Some((*status, *framing))),
+                Some(Err(error)) => Err(error.is_size()),
+                None => Ok(None),
+            };
+            assert_eq!(
+                verdict(&whole),
+                verdict(&by_byte),
+                "{}",
+                input.escape_ascii()
+            );
+        }
+    }
 }
