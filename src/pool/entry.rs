@@ -119,7 +119,7 @@ impl Host {
         }
     }
 
-    /// Whether somebody in line cannot be dialled for, because this origin has all the connections that it may have.
+    /// Whether somebody in line is not dialled for, because a limit on connections is reached.
     pub(super) fn is_full(&self) -> bool {
         let census = self.census();
         census.waiting > census.dialling

@@ -972,3 +972,43 @@ async fn a_body_up_to_the_end_of_the_connection() {
     })
     .await;
 }
+
+/// A runtime that ends drops calls, and drops new tasks on the spot: what a dropped call sets off must not wait for itself.
+#[test]
+fn a_runtime_that_ends_with_calls_in_line_does_not_hang() {
+    // The kernel accepts for it; nobody ever answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let limits = sockeye::Limits::default().with_max_connections(std::num::NonZeroUsize::new(1));
+    let client = sockeye::Client::builder().limits(limits).build().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    let own = client.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            for _ in 0..5 {
+                let call = own.get(&url).send();
+                tokio::spawn(async move { drop(call.await) });
+            }
+            let in_line = async {
+                loop {
+                    let total = own.stats().total;
+                    if (total.connections_active, total.requests_pending) == (1, 4) {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let wait = std::time::Duration::from_secs(10);
+            tokio::time::timeout(wait, in_line).await.unwrap();
+        });
+        drop(runtime);
+        done.send(()).unwrap();
+    });
+    let wait = std::time::Duration::from_secs(30);
+    assert!(ended.recv_timeout(wait).is_ok(), "the runtime does not end");
+    sockeye::test::at_rest(&client);
+}

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sockeye::{ErrorKind, Sent, StatusCode, Timeouts};
+use sockeye::{Body, ErrorKind, Sent, StatusCode, Timeouts};
 use tokio::time::Instant;
 
 use crate::support::peer::{World, ok, reply, settle};
+use crate::support::streams::Pieces;
 
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 struct Problem {
@@ -330,5 +331,21 @@ async fn a_body_that_is_no_json_says_where() {
         told.contains("status 400") && told.contains("<html>"),
         "{told}"
     );
+    settle(&client, &world).await;
+}
+
+/// What was sent as a stream is gone: a status that passes is retryable only for a body that can be sent again.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_sent_is_not_retryable() {
+    let world = World::new();
+    let client = world.client();
+    world.serve(|_| reply("503 Service Unavailable", "", "later"));
+    let (pieces, _) = Pieces::new(2, 10);
+    let stream = client.put("http://a.test/").body(Body::stream(pieces));
+    let error = stream.send().await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    assert!(!error.is_retryable());
+    let bytes = client.put("http://a.test/").body("whole");
+    assert!(bytes.send().await.unwrap_err().is_retryable());
     settle(&client, &world).await;
 }
