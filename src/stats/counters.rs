@@ -7,14 +7,22 @@
 //! ```text
 //! a call ends exactly once:   started -> responded | failed | cancelled
 //! and after its head, perhaps:           responded -> status_error | body_failed | body_done
-//! a connection:               opened -> reused.. -> closed         or dial_failed
+//! a dial, at most one end:    dial(Started) -> opened | dial(Failed) | dial(TimedOut)
+//! and if nobody waited:                        opened -> dial(Surplus)
+//! a connection:               opened -> checked_out.. -> closed
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::counts::{CloseCause, ClosedCounts, ErrorCounts, Live, TimeoutCounts};
+use super::counts::{
+    AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, Live,
+    ProbeCounts, RetryCounts, TimeoutCounts,
+};
 use super::latency::Latency;
+use super::reasons::{
+    AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
+};
 use super::snapshot::{HostStats, Latencies};
 use crate::error::{ErrorKind, Phase};
 
@@ -22,7 +30,7 @@ use crate::error::{ErrorKind, Phase};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     started: Counter,
-    retried: Counter,
+    retries: Live<{ RetryCounts::LEN }>,
     /// By class: 1xx to 5xx.
     responses: [Counter; 5],
     /// Calls that ended in an error. Not the sum of `errors`, which also holds errors after a response head.
@@ -30,9 +38,11 @@ pub(crate) struct Counters {
     cancelled: Counter,
     errors: Live<{ ErrorCounts::LEN }>,
     timeouts: Live<{ TimeoutCounts::LEN }>,
-    opened: Counter,
-    reused: Counter,
-    dials_failed: Counter,
+    checkouts: Live<{ CheckoutCounts::LEN }>,
+    dials: Live<{ DialCounts::LEN }>,
+    probes: Live<{ ProbeCounts::LEN }>,
+    drains: Live<{ DrainCounts::LEN }>,
+    alpn: Live<{ AlpnCounts::LEN }>,
     closed: Live<{ ClosedCounts::LEN }>,
     bytes_sent: Counter,
     bytes_received: Counter,
@@ -49,8 +59,8 @@ impl Counters {
     }
 
     /// A call makes another attempt, beyond its first.
-    pub(crate) fn retried(&self) {
-        self.retried.add(1);
+    pub(crate) fn retry(&self, why: RetryCause) {
+        self.retries.count(RetryCounts::index(why));
     }
 
     /// A call ended with a response head, `head` after it began. Classes above 5xx count as 5xx.
@@ -118,25 +128,59 @@ impl Counters {
         self.bytes_received.add(bytes);
     }
 
-    /// A connection is ready, `connect` after its dial began: name, TCP and TLS together.
+    /// Something happened to a dial. A success is told by [`opened`](Self::opened) instead, since it has a duration.
+    pub(crate) fn dial(&self, event: DialEvent) {
+        debug_assert_ne!(event, DialEvent::Succeeded, "opened() counts it");
+        self.dials.count(DialCounts::index(event));
+    }
+
+    /// A dial succeeded: its connection is ready, `connect` after it began (name, TCP and TLS together).
     pub(crate) fn opened(&self, connect: Duration) {
-        self.opened.add(1);
+        self.dials.count(DialCounts::index(DialEvent::Succeeded));
         self.connect.record(connect);
     }
 
-    /// A dial ended without a connection.
-    pub(crate) fn dial_failed(&self) {
-        self.dials_failed.add(1);
+    /// An attempt got a connection or a stream.
+    pub(crate) fn checked_out(&self, what: Checkout) {
+        self.checkouts.count(CheckoutCounts::index(what));
     }
 
-    /// An exchange begins on a connection that had served one before.
-    pub(crate) fn reused(&self) {
-        self.reused.add(1);
+    /// A look at an idle connection took more than its readiness flag.
+    #[allow(dead_code, reason = "the pool does not tell yet")]
+    pub(crate) fn probed(&self, outcome: ProbeOutcome) {
+        self.probes.count(ProbeCounts::index(outcome));
+    }
+
+    /// A body that was dropped before its end has been dealt with.
+    #[allow(dead_code, reason = "the pool does not drain yet")]
+    pub(crate) fn drained(&self, outcome: DrainOutcome) {
+        self.drains.count(DrainCounts::index(outcome));
+    }
+
+    /// A TLS handshake settled the protocol.
+    #[allow(dead_code, reason = "the pool does not tell yet")]
+    pub(crate) fn alpn(&self, event: AlpnEvent) {
+        self.alpn.count(AlpnCounts::index(event));
     }
 
     /// A connection was closed.
     pub(crate) fn closed(&self, why: CloseCause) {
         self.closed.count(ClosedCounts::index(why));
+    }
+
+    /// A dial ended without a connection. Until the pool tells a timeout from another failure.
+    pub(crate) fn dial_failed(&self) {
+        self.dial(DialEvent::Failed);
+    }
+
+    /// An exchange begins on a connection that had served one before. Until the pool names the other checkouts, too.
+    pub(crate) fn reused(&self) {
+        self.checked_out(Checkout::Reused);
+    }
+
+    /// A call makes another attempt. Until the call names its cause, each counts as [`RetryCause::Stale`].
+    pub(crate) fn retried(&self) {
+        self.retry(RetryCause::Stale);
     }
 
     /// Reads everything. Counts that arrive meanwhile may be in some of the numbers and not yet in others.
@@ -146,12 +190,18 @@ impl Counters {
         let failed = self.failed.read();
         let [r1, r2, r3, r4, r5] = self.responses.each_ref().map(Counter::read);
         let ended = [cancelled, failed, r1, r2, r3, r4, r5].iter().sum();
-        let retries = self.retried.read();
+        let retry_causes = RetryCounts::read(&self.retries);
+        let retries = retry_causes.total();
         let started = self.started.read();
+        let checkouts = CheckoutCounts::read(&self.checkouts);
+        let dials = DialCounts::read(&self.dials);
         HostStats {
             connections_active: gauges.connections_active,
             connections_idle: gauges.connections_idle,
             connections_connecting: gauges.connections_connecting,
+            connections_draining: gauges.connections_draining,
+            oldest_lease: gauges.oldest_lease,
+            hosts_starving: gauges.hosts_starving,
             http2_sessions: gauges.http2_sessions,
             http2_streams: gauges.http2_streams,
             requests_active: usize::try_from(started.saturating_sub(ended)).unwrap_or(usize::MAX),
@@ -166,11 +216,21 @@ impl Counters {
             errors: ErrorCounts::read(&self.errors),
             timeouts: TimeoutCounts::read(&self.timeouts),
             retries,
+            retry_causes,
             cancelled,
-            connections_opened: self.opened.read(),
-            connections_reused: self.reused.read(),
+            connections_opened: dials.get(DialEvent::Succeeded),
+            connections_reused: checkouts
+                .get(Checkout::Reused)
+                .saturating_add(checkouts.get(Checkout::Slot)),
             connections_closed: ClosedCounts::read(&self.closed),
-            connect_failures: self.dials_failed.read(),
+            connect_failures: dials
+                .get(DialEvent::Failed)
+                .saturating_add(dials.get(DialEvent::TimedOut)),
+            checkouts,
+            dials,
+            probes: ProbeCounts::read(&self.probes),
+            drains: DrainCounts::read(&self.drains),
+            alpn: AlpnCounts::read(&self.alpn),
             bytes_sent: self.bytes_sent.read(),
             bytes_received: self.bytes_received.read(),
             ..HostStats::summarised(Latencies {
@@ -194,12 +254,18 @@ impl Counters {
 /// What the pool knows about one origin at the moment of a snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gauges {
-    /// Connections on loan or draining, and HTTP/2 sessions with streams.
+    /// Connections on loan, draining ones, and HTTP/2 sessions with streams (ruling 21).
     pub(crate) connections_active: usize,
     /// Connections that wait for a request, HTTP/2 sessions without streams included.
     pub(crate) connections_idle: usize,
     /// Dials under way.
     pub(crate) connections_connecting: usize,
+    /// Connections whose dropped body a task reads to its end; they are active, too.
+    pub(crate) connections_draining: usize,
+    /// How long the connection has been on loan that was lent first; `None` when none is.
+    pub(crate) oldest_lease: Option<Duration>,
+    /// 1 if this part of the pool waits for a unit of `Limits::max_connections`, or 0.
+    pub(crate) hosts_starving: usize,
     /// Callers in the queue for a connection.
     pub(crate) requests_pending: usize,
     /// HTTP/2 sessions, with streams and without.
@@ -214,6 +280,9 @@ impl Gauges {
         self.connections_active += other.connections_active;
         self.connections_idle += other.connections_idle;
         self.connections_connecting += other.connections_connecting;
+        self.connections_draining += other.connections_draining;
+        self.oldest_lease = self.oldest_lease.max(other.oldest_lease);
+        self.hosts_starving += other.hosts_starving;
         self.requests_pending += other.requests_pending;
         self.http2_sessions += other.http2_sessions;
         self.http2_streams += other.http2_streams;
@@ -239,6 +308,7 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::iter;
 
     use super::*;
 
@@ -268,6 +338,32 @@ mod tests {
         ]
         .map(|(name, number)| (name.to_owned(), number))
         .into();
+        numbers.extend(
+            stats
+                .retry_causes
+                .iter()
+                .map(|(c, n)| (format!("retry {c:?}"), n)),
+        );
+        numbers.extend(
+            stats
+                .checkouts
+                .iter()
+                .map(|(c, n)| (format!("checkout {c:?}"), n)),
+        );
+        numbers.extend(stats.dials.iter().map(|(d, n)| (format!("dial {d:?}"), n)));
+        numbers.extend(
+            stats
+                .probes
+                .iter()
+                .map(|(p, n)| (format!("probe {p:?}"), n)),
+        );
+        numbers.extend(
+            stats
+                .drains
+                .iter()
+                .map(|(d, n)| (format!("drain {d:?}"), n)),
+        );
+        numbers.extend(stats.alpn.iter().map(|(a, n)| (format!("alpn {a:?}"), n)));
         numbers.extend(stats.errors.iter().map(|(k, n)| (format!("{k:?}"), n)));
         numbers.extend(stats.timeouts.iter().map(|(p, n)| (format!("in {p:?}"), n)));
         numbers.extend(
@@ -304,11 +400,14 @@ mod tests {
         check(|c| c.waited(MILLI), &[RUNNING, ("pool_wait", 1)]);
         check(|c| c.sent_bytes(7), &[RUNNING, ("sent", 7)]);
         check(|c| c.received_bytes(9), &[RUNNING, ("received", 9)]);
-        check(|c| c.dial_failed(), &[RUNNING, ("connect_failures", 1)]);
-        check(|c| c.reused(), &[RUNNING, ("reused", 1)]);
         check(
             |c| c.opened(MILLI),
-            &[RUNNING, ("opened", 1), ("connect", 1)],
+            &[
+                RUNNING,
+                ("opened", 1),
+                ("connect", 1),
+                ("dial Succeeded", 1),
+            ],
         );
         check(
             |c| c.closed(CloseCause::Lifetime),
@@ -323,11 +422,77 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_in_the_pool_moves_its_numbers_and_no_other() {
+        const RUNNING: (&str, u64) = ("active", 1);
+        let dials: [(_, &[&str]); 4] = [
+            (DialEvent::Started, &["dial Started"]),
+            (DialEvent::Failed, &["dial Failed", "connect_failures"]),
+            (DialEvent::TimedOut, &["dial TimedOut", "connect_failures"]),
+            (DialEvent::Surplus, &["dial Surplus"]),
+        ];
+        let checkouts: [(_, &[&str]); 3] = [
+            (Checkout::Reused, &["checkout Reused", "reused"]),
+            (Checkout::Fresh, &["checkout Fresh"]),
+            (Checkout::Slot, &["checkout Slot", "reused"]),
+        ];
+        let probes = [
+            (ProbeOutcome::KernelAlive, "probe KernelAlive"),
+            (ProbeOutcome::KernelDead, "probe KernelDead"),
+            (ProbeOutcome::SettledAlive, "probe SettledAlive"),
+            (ProbeOutcome::SettledDead, "probe SettledDead"),
+        ];
+        let drains = [
+            (DrainOutcome::Buffered, "drain Buffered"),
+            (DrainOutcome::Inline, "drain Inline"),
+            (DrainOutcome::Task, "drain Task"),
+            (DrainOutcome::GaveUp, "drain GaveUp"),
+        ];
+        let alpn = [
+            (AlpnEvent::Http1, "alpn Http1"),
+            (AlpnEvent::Http2, "alpn Http2"),
+            (AlpnEvent::Deduplicated, "alpn Deduplicated"),
+            (AlpnEvent::Flipped, "alpn Flipped"),
+        ];
+        let once = |names: &[&'static str]| -> Vec<(&'static str, u64)> {
+            let moved = names.iter().map(|name| (*name, 1));
+            iter::once(RUNNING).chain(moved).collect()
+        };
+        for (event, names) in dials {
+            check(|c| c.dial(event), &once(names));
+        }
+        for (what, names) in checkouts {
+            check(|c| c.checked_out(what), &once(names));
+        }
+        for (outcome, name) in probes {
+            check(|c| c.probed(outcome), &once(&[name]));
+        }
+        for (outcome, name) in drains {
+            check(|c| c.drained(outcome), &once(&[name]));
+        }
+        for (event, name) in alpn {
+            check(|c| c.alpn(event), &once(&[name]));
+        }
+    }
+
+    #[test]
+    fn a_retry_is_counted_by_cause_and_as_an_attempt() {
+        for (cause, name) in [
+            (RetryCause::Stale, "retry Stale"),
+            (RetryCause::Unwritten, "retry Unwritten"),
+            (RetryCause::Refused, "retry Refused"),
+            (RetryCause::GoAway, "retry GoAway"),
+        ] {
+            let expected = [("active", 1), ("attempts", 2), ("retries", 1), (name, 1)];
+            check(|c| c.retry(cause), &expected);
+        }
+    }
+
+    #[test]
     fn a_retry_is_an_attempt_and_not_a_request() {
         let counters = Counters::default();
         counters.started();
-        counters.retried();
-        counters.retried();
+        counters.retry(RetryCause::Stale);
+        counters.retry(RetryCause::Unwritten);
         let stats = counters.read(Gauges::default());
         assert_eq!(stats.requests_total, 1);
         assert_eq!(stats.attempts_total, 3);
@@ -409,6 +574,9 @@ mod tests {
             connections_active: 1,
             connections_idle: 2,
             connections_connecting: 3,
+            connections_draining: 7,
+            oldest_lease: Some(8 * MILLI),
+            hosts_starving: 1,
             requests_pending: 4,
             http2_sessions: 5,
             http2_streams: 6,
@@ -416,12 +584,39 @@ mod tests {
         let mut twice = gauges;
         twice.add(gauges);
         let stats = Counters::default().read(twice);
+        assert_eq!(stats.connections_draining, 14);
+        assert_eq!(stats.hosts_starving, 2);
         assert_eq!(stats.connections_active, 2);
         assert_eq!(stats.connections_idle, 4);
         assert_eq!(stats.connections_connecting, 6);
         assert_eq!(stats.requests_pending, 8);
         assert_eq!(stats.http2_sessions, 10);
         assert_eq!(stats.http2_streams, 12);
+    }
+
+    #[test]
+    fn the_oldest_lease_is_the_oldest_of_all_parts() {
+        for (one, other, oldest) in [
+            (None, None, None),
+            (None, Some(MILLI), Some(MILLI)),
+            (Some(MILLI), None, Some(MILLI)),
+            (Some(Duration::ZERO), None, Some(Duration::ZERO)),
+            (Some(MILLI), Some(3 * MILLI), Some(3 * MILLI)),
+            (Some(3 * MILLI), Some(MILLI), Some(3 * MILLI)),
+        ] {
+            let part = |oldest_lease| Gauges {
+                oldest_lease,
+                ..Gauges::default()
+            };
+            let mut sum = part(one);
+            sum.add(part(other));
+            assert_eq!(Counters::default().read(sum).oldest_lease, oldest);
+        }
+    }
+
+    #[test]
+    fn an_origin_without_latencies_takes_less_than_a_kibibyte() {
+        assert!(size_of::<Counters>() < 1024, "{}", size_of::<Counters>());
     }
 
     #[test]

@@ -1,66 +1,17 @@
 //! Counters that are kept by reason: errors by kind, timeouts by phase, closed connections by why.
 //!
-//! One macro makes the three public types, so that each has the same shape and an index that is an exhaustive match: a
-//! new kind, phase or reason does not compile until it is counted here. The live side is [`Live`], which the hot path
-//! of [`Counters`](super::Counters) adds to; the public types are what a snapshot read from it.
+//! One macro makes the public types, so that each has the same shape and an index that is an exhaustive match: a new
+//! kind, phase or reason does not compile until it is counted here. The live side is [`Live`], which the hot path of
+//! [`Counters`](super::Counters) adds to; the public types are what a snapshot read from it. The reasons that are not
+//! those of an error are in `reasons.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::reasons::{
+    AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
+};
 use crate::error::{ErrorKind, Phase};
-
-/// Why a connection was closed. New reasons may be added.
-///
-/// ```
-/// use sockeye::stats::CloseCause;
-///
-/// assert_eq!(CloseCause::PeerClosed.to_string(), "closed by the peer");
-/// assert!(CloseCause::Idle < CloseCause::PoolClosed);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum CloseCause {
-    /// It was idle for longer than the idle timeout.
-    Idle,
-    /// It reached its longest life, in time or in requests.
-    Lifetime,
-    /// More connections were idle than may be kept.
-    MaxIdle,
-    /// It was idle and had to make room for a connection to another origin.
-    Evicted,
-    /// The peer closed it while it was idle.
-    PeerClosed,
-    /// The peer sent bytes that nobody had asked for while it was idle.
-    Unsolicited,
-    /// It failed while it was in use.
-    Error,
-    /// The caller dropped an exchange or a body before its end.
-    Dropped,
-    /// The request or the response did not allow another exchange on it.
-    Protocol,
-    /// The runtime that its socket belongs to ended.
-    RuntimeGone,
-    /// The client was closed.
-    PoolClosed,
-}
-
-impl fmt::Display for CloseCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle for too long",
-            Self::Lifetime => "at the end of its lifetime",
-            Self::MaxIdle => "more idle connections than allowed",
-            Self::Evicted => "evicted for another origin",
-            Self::PeerClosed => "closed by the peer",
-            Self::Unsolicited => "unsolicited bytes from the peer",
-            Self::Error => "failed in use",
-            Self::Dropped => "dropped before the end of its exchange",
-            Self::Protocol => "not allowed to be reused",
-            Self::RuntimeGone => "its runtime ended",
-            Self::PoolClosed => "the client was closed",
-        })
-    }
-}
 
 /// Makes one public type of counters by reason, with the name that each reason has in the JSON form and in the table.
 macro_rules! counts {
@@ -103,11 +54,6 @@ macro_rules! counts {
                 self.all().filter(|(_, count)| *count > 0)
             }
 
-            /// All of them together.
-            pub fn total(&self) -> u64 {
-                self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
-            }
-
             /// Every reason with its count, the zeros too.
             pub(super) fn all(&self) -> impl Iterator<Item = ($key, u64)> {
                 Self::KEYS.iter().copied().zip(self.0)
@@ -136,6 +82,28 @@ macro_rules! counts {
         }
     };
 }
+
+/// Gives counts their sum: only those whose reasons exclude each other, so that it means something.
+macro_rules! with_total {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// All of them together.
+            pub fn total(&self) -> u64 {
+                self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
+            }
+        }
+    )+};
+}
+
+with_total!(
+    ErrorCounts,
+    TimeoutCounts,
+    ClosedCounts,
+    CheckoutCounts,
+    ProbeCounts,
+    RetryCounts,
+    DrainCounts
+);
 
 counts! {
     /// How many calls failed, by [`ErrorKind`].
@@ -208,6 +176,7 @@ counts! {
     /// ```
     ClosedCounts by CloseCause {
         Idle => "idle",
+        KeepAliveHint => "keep_alive_hint",
         Lifetime => "lifetime",
         MaxIdle => "max_idle",
         Evicted => "evicted",
@@ -215,9 +184,127 @@ counts! {
         Unsolicited => "unsolicited",
         Error => "error",
         Dropped => "dropped",
+        DrainGaveUp => "drain_gave_up",
+        Stale => "stale",
         Protocol => "protocol",
         RuntimeGone => "runtime_gone",
         PoolClosed => "pool_closed",
+        Cut => "cut",
+    }
+}
+
+counts! {
+    /// What the pool lent, by [`Checkout`]: one for each attempt that got a connection or a stream.
+    ///
+    /// ```
+    /// use sockeye::stats::{Checkout, CheckoutCounts};
+    ///
+    /// let checkouts = CheckoutCounts::default();
+    /// assert_eq!(checkouts.get(Checkout::Fresh), 0);
+    /// assert_eq!(checkouts.total(), 0);
+    /// ```
+    CheckoutCounts by Checkout {
+        Reused => "reused",
+        Fresh => "fresh",
+        Slot => "slot",
+    }
+}
+
+counts! {
+    /// What became of dials, by [`DialEvent`]. A dial is in several of the numbers, so they have no total: that of all
+    /// dials is [`DialEvent::Started`].
+    ///
+    /// ```
+    /// use sockeye::stats::{DialCounts, DialEvent};
+    ///
+    /// let dials = DialCounts::default();
+    /// assert_eq!(dials.get(DialEvent::Started), 0);
+    /// assert_eq!(dials.iter().count(), 0);
+    /// ```
+    DialCounts by DialEvent {
+        Started => "started",
+        Succeeded => "succeeded",
+        Failed => "failed",
+        TimedOut => "timed_out",
+        Surplus => "surplus",
+    }
+}
+
+counts! {
+    /// What looks at idle connections found, by [`ProbeOutcome`].
+    ///
+    /// A look at the readiness flag alone, which finds nothing, is not counted: it takes some nanoseconds, comes with
+    /// nearly every reuse, and a counter of its own would double what counting costs there. Each connection that is
+    /// lent again was found alive, so that [`Checkout::Reused`] less the two counts of the living here is about the
+    /// number of those looks; it is not exact, because idle connections are looked at between checkouts, too.
+    ///
+    /// ```
+    /// use sockeye::stats::{ProbeCounts, ProbeOutcome};
+    ///
+    /// let probes = ProbeCounts::default();
+    /// assert_eq!(probes.get(ProbeOutcome::SettledDead), 0);
+    /// assert_eq!(probes.total(), 0);
+    /// ```
+    ProbeCounts by ProbeOutcome {
+        KernelAlive => "kernel_alive",
+        KernelDead => "kernel_dead",
+        SettledAlive => "settled_alive",
+        SettledDead => "settled_dead",
+    }
+}
+
+counts! {
+    /// How many attempts were beyond the first of their call, by the [`RetryCause`] that allowed them.
+    ///
+    /// ```
+    /// use sockeye::stats::{RetryCause, RetryCounts};
+    ///
+    /// let retries = RetryCounts::default();
+    /// assert_eq!(retries.get(RetryCause::Stale), 0);
+    /// assert_eq!(retries.total(), 0);
+    /// ```
+    RetryCounts by RetryCause {
+        Stale => "stale",
+        Unwritten => "unwritten",
+        Refused => "refused",
+        GoAway => "go_away",
+    }
+}
+
+counts! {
+    /// How many bodies were dropped before their end, by the [`DrainOutcome`] of reading the rest.
+    ///
+    /// ```
+    /// use sockeye::stats::{DrainCounts, DrainOutcome};
+    ///
+    /// let drains = DrainCounts::default();
+    /// assert_eq!(drains.get(DrainOutcome::GaveUp), 0);
+    /// assert_eq!(drains.total(), 0);
+    /// ```
+    DrainCounts by DrainOutcome {
+        Buffered => "buffered",
+        Inline => "inline",
+        Task => "task",
+        GaveUp => "gave_up",
+    }
+}
+
+counts! {
+    /// What TLS handshakes settled, by [`AlpnEvent`]. A handshake can be in several of the numbers, so they have no
+    /// total: that of all handshakes is [`AlpnEvent::Http1`] and [`AlpnEvent::Http2`] together.
+    ///
+    /// ```
+    /// use sockeye::stats::{AlpnCounts, AlpnEvent};
+    ///
+    /// let alpn = AlpnCounts::default();
+    /// assert_eq!(alpn.get(AlpnEvent::Http2), 0);
+    /// assert_eq!(alpn.iter().count(), 0);
+    /// ```
+    AlpnCounts by AlpnEvent {
+        Http1 => "http1",
+        Http2 => "http2",
+        Deduplicated => "deduplicated",
+        Flipped => "flipped",
     }
 }
 
@@ -277,13 +364,25 @@ mod tests {
                 assert_eq!(counts.get(*key), place as u64 + 1, "{key:?}");
             }
             let len = $name::LEN as u64;
-            assert_eq!(counts.total(), len * (len + 1) / 2);
+            let sum = |counts: &$name| counts.iter().map(|(_, count)| count).sum::<u64>();
+            assert_eq!(sum(&counts), len * (len + 1) / 2);
             assert_eq!(counts.iter().count(), $name::LEN);
             let labels: BTreeSet<_> = $name::KEYS.iter().map(|key| $name::label(*key)).collect();
             assert_eq!(labels.len(), $name::LEN);
             let mut twice = counts;
             twice.add(&counts);
-            assert_eq!(twice.total(), 2 * counts.total());
+            assert_eq!(sum(&twice), 2 * sum(&counts));
+        };
+    }
+
+    /// The words of one type are distinct, more than one word, and no sentence.
+    macro_rules! check_words {
+        ($name:ident) => {
+            let words: BTreeSet<String> = $name::KEYS.iter().map(|key| key.to_string()).collect();
+            assert_eq!(words.len(), $name::LEN);
+            for text in &words {
+                assert!(text.contains(' ') && !text.ends_with('.'), "{text}");
+            }
         };
     }
 
@@ -292,6 +391,12 @@ mod tests {
         check!(ErrorCounts);
         check!(TimeoutCounts);
         check!(ClosedCounts);
+        check!(CheckoutCounts);
+        check!(DialCounts);
+        check!(ProbeCounts);
+        check!(RetryCounts);
+        check!(DrainCounts);
+        check!(AlpnCounts);
     }
 
     #[test]
@@ -308,13 +413,21 @@ mod tests {
 
     #[test]
     fn reasons_are_told_in_words() {
-        let words: BTreeSet<String> = ClosedCounts::KEYS
-            .iter()
-            .map(CloseCause::to_string)
-            .collect();
-        assert_eq!(words.len(), ClosedCounts::LEN);
-        for text in &words {
-            assert!(text.contains(' ') && !text.ends_with('.'), "{text}");
+        check_words!(ClosedCounts);
+        check_words!(CheckoutCounts);
+        check_words!(DialCounts);
+        check_words!(ProbeCounts);
+        check_words!(RetryCounts);
+        check_words!(DrainCounts);
+        check_words!(AlpnCounts);
+    }
+
+    #[test]
+    fn a_total_is_the_sum() {
+        let live = Live::<{ RetryCounts::LEN }>::default();
+        for (place, times) in [2, 3, 5, 7].into_iter().enumerate() {
+            (0..times).for_each(|_| live.count(place));
         }
+        assert_eq!(RetryCounts::read(&live).total(), 17);
     }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::counts::{ClosedCounts, ErrorCounts, TimeoutCounts};
+use super::counts::{
+    AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, ProbeCounts,
+    RetryCounts, TimeoutCounts,
+};
 use super::latency::LatencySummary;
 use super::snapshot::{HostStats, Stats};
 use crate::url::Origin;
@@ -66,7 +69,17 @@ macro_rules! counts_as_map {
     )+};
 }
 
-counts_as_map!(ErrorCounts, TimeoutCounts, ClosedCounts);
+counts_as_map!(
+    ErrorCounts,
+    TimeoutCounts,
+    ClosedCounts,
+    CheckoutCounts,
+    DialCounts,
+    ProbeCounts,
+    RetryCounts,
+    DrainCounts,
+    AlpnCounts
+);
 
 /// Serialises a duration as seconds.
 pub(super) fn seconds<S: Serializer>(
@@ -76,13 +89,25 @@ pub(super) fn seconds<S: Serializer>(
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+/// Serialises a duration as seconds, and none as null.
+pub(super) fn optional_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration
+        .map(|duration| duration.as_secs_f64())
+        .serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use std::iter;
     use std::time::Instant;
 
-    use super::super::Registry;
+    use serde_json::json;
+
     use super::super::tests::{busy, origin, snapshot};
+    use super::super::{Gauges, Registry};
     use super::*;
 
     #[test]
@@ -92,7 +117,14 @@ mod tests {
         let start = Instant::now();
         let earlier = snapshot(&registry, start);
         busy(&registry.counters(&a), 1);
-        let later = registry.snapshot(start + Duration::from_secs(2), Some(8), iter::empty());
+        let gauges = Gauges {
+            connections_draining: 3,
+            oldest_lease: Some(Duration::from_millis(1500)),
+            hosts_starving: 1,
+            ..Gauges::default()
+        };
+        let gauges = iter::once((a.clone(), gauges));
+        let later = registry.snapshot(start + Duration::from_secs(2), Some(8), gauges);
 
         let json = serde_json::to_value(&later).expect("stats can be serialised");
         let host = &json["hosts"][a.to_string().as_str()];
@@ -102,11 +134,43 @@ mod tests {
         assert_eq!(host["errors"]["too_large"], 0);
         assert_eq!(host["timeouts"]["pool"], 1);
         assert_eq!(host["connections_closed"]["error"], 7);
+        assert_eq!(host["connections_closed"]["keep_alive_hint"], 0);
+        assert_eq!(host["connections_draining"], 3);
+        assert_eq!(host["oldest_lease"], 1.5);
+        assert_eq!(host["hosts_starving"], 1);
+        assert_eq!(host["retries"], 3);
+        for (counts, expected) in [
+            (
+                "retry_causes",
+                json!({"go_away": 1, "refused": 0, "stale": 2, "unwritten": 0}),
+            ),
+            ("checkouts", json!({"fresh": 13, "reused": 6, "slot": 0})),
+            (
+                "dials",
+                json!({"failed": 8, "started": 14, "succeeded": 5, "surplus": 0, "timed_out": 0}),
+            ),
+            (
+                "probes",
+                json!({"kernel_alive": 0, "kernel_dead": 0, "settled_alive": 15, "settled_dead": 0}),
+            ),
+            (
+                "drains",
+                json!({"buffered": 0, "gave_up": 0, "inline": 16, "task": 0}),
+            ),
+            (
+                "alpn",
+                json!({"deduplicated": 0, "flipped": 0, "http1": 14, "http2": 0}),
+            ),
+        ] {
+            assert_eq!(host[counts], expected, "{counts}");
+        }
         assert_eq!(host["head"]["count"], 5);
         assert_eq!(host["head"]["max"], 0.002);
         assert_eq!(host["pool_wait"]["mean"], 0.012);
         assert_eq!(json["max_connections"], 8);
         assert!(json["other"].is_null());
+        let idle = serde_json::to_value(&earlier).expect("stats can be serialised");
+        assert!(idle["total"]["oldest_lease"].is_null());
         assert!(json.get("at").is_none() && host.get("latencies").is_none());
 
         let json = serde_json::to_value(later.since(&earlier)).expect("rates can be serialised");

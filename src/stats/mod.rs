@@ -11,6 +11,7 @@ mod counts;
 mod json;
 mod latency;
 mod rates;
+mod reasons;
 mod snapshot;
 mod table;
 mod timings;
@@ -19,9 +20,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-pub use counts::{CloseCause, ClosedCounts, ErrorCounts, TimeoutCounts};
+pub use counts::{
+    AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, ProbeCounts,
+    RetryCounts, TimeoutCounts,
+};
 pub use latency::LatencySummary;
 pub use rates::Rates;
+pub use reasons::{
+    AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
+};
 pub use snapshot::{HostStats, Stats};
 pub use timings::Timings;
 
@@ -215,6 +222,33 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_lease_of_a_total_is_the_oldest_of_its_origins() {
+        let registry = Registry::new();
+        let parts = [
+            ("http://a.example", None),
+            ("http://b.example", Some(millis(3))),
+            ("http://c.example", Some(millis(1))),
+            ("http://d.example", None),
+        ]
+        .map(|(url, oldest_lease)| {
+            registry.counters(&origin(url));
+            let gauges = Gauges {
+                oldest_lease,
+                ..Gauges::default()
+            };
+            (origin(url), gauges)
+        });
+        let stats = registry.snapshot(Instant::now(), None, parts.into_iter());
+        let leases: Vec<_> = stats
+            .hosts
+            .iter()
+            .map(|(_, host)| host.oldest_lease)
+            .collect();
+        assert_eq!(leases, [None, Some(millis(3)), Some(millis(1)), None]);
+        assert_eq!(stats.total.oldest_lease, Some(millis(3)));
+    }
+
+    #[test]
     fn the_total_is_the_sum_of_every_number() {
         let registry = Registry::new();
         let (a, b) = (origin("http://a.example"), origin("http://b.example"));
@@ -227,8 +261,12 @@ mod tests {
             requests_pending: idle + 3,
             http2_sessions: idle + 4,
             http2_streams: idle + 5,
+            connections_draining: idle + 6,
+            oldest_lease: Some(millis(idle as u64)),
+            hosts_starving: idle + 7,
         };
-        // The gauges of the second are those above zero of the first, so that their sum has the same shape.
+        // The gauges of the second are those above zero of the first, so that their sum has the same shape. The oldest
+        // lease is not a sum.
         let step = Gauges {
             connections_active: 10,
             connections_idle: 10,
@@ -236,6 +274,9 @@ mod tests {
             requests_pending: 10,
             http2_sessions: 10,
             http2_streams: 10,
+            connections_draining: 10,
+            oldest_lease: Some(millis(30)),
+            hosts_starving: 10,
         };
         let stats = registry.snapshot(
             Instant::now(),
@@ -252,9 +293,9 @@ mod tests {
         for _ in 0..times {
             counters.started();
             counters.started();
-            counters.retried();
-            counters.retried();
-            counters.retried();
+            counters.retry(RetryCause::Stale);
+            counters.retry(RetryCause::Stale);
+            counters.retry(RetryCause::GoAway);
             for status in [100, 200, 300, 400, 500] {
                 counters.started();
                 counters.responded(status, millis(2));
@@ -268,13 +309,26 @@ mod tests {
                 counters.opened(millis(3));
             }
             for _ in 0..6 {
-                counters.reused();
+                counters.checked_out(Checkout::Reused);
+            }
+            for _ in 0..13 {
+                counters.checked_out(Checkout::Fresh);
+            }
+            for _ in 0..14 {
+                counters.dial(DialEvent::Started);
+                counters.alpn(AlpnEvent::Http1);
+            }
+            for _ in 0..15 {
+                counters.probed(ProbeOutcome::SettledAlive);
+            }
+            for _ in 0..16 {
+                counters.drained(DrainOutcome::Inline);
             }
             for _ in 0..7 {
                 counters.closed(CloseCause::Error);
             }
             for _ in 0..8 {
-                counters.dial_failed();
+                counters.dial(DialEvent::Failed);
             }
             counters.sent_bytes(9);
             counters.received_bytes(10);
@@ -291,6 +345,9 @@ mod tests {
         assert_eq!(host.requests_pending, idle + 3);
         assert_eq!(host.http2_sessions, idle + 4);
         assert_eq!(host.http2_streams, idle + 5);
+        assert_eq!(host.connections_draining, idle + 6);
+        assert_eq!(host.oldest_lease, Some(millis(idle as u64)));
+        assert_eq!(host.hosts_starving, idle + 7);
         assert_eq!(host.requests_active as u64, times);
         assert_eq!(host.requests_total, 11 * times);
         assert_eq!(host.attempts_total, 14 * times);
@@ -304,12 +361,21 @@ mod tests {
         assert_eq!(host.timeouts.total(), times);
         assert_eq!(host.timeouts.get(Phase::Pool), times);
         assert_eq!(host.retries, 3 * times);
+        assert_eq!(host.retry_causes.total(), 3 * times);
+        assert_eq!(host.retry_causes.get(RetryCause::Stale), 2 * times);
         assert_eq!(host.cancelled, 4 * times);
         assert_eq!(host.connections_opened, 5 * times);
         assert_eq!(host.connections_reused, 6 * times);
         assert_eq!(host.connections_closed.total(), 7 * times);
         assert_eq!(host.connections_closed.get(CloseCause::Error), 7 * times);
         assert_eq!(host.connect_failures, 8 * times);
+        assert_eq!(host.checkouts.get(Checkout::Reused), 6 * times);
+        assert_eq!(host.checkouts.get(Checkout::Fresh), 13 * times);
+        assert_eq!(host.dials.get(DialEvent::Started), 14 * times);
+        assert_eq!(host.dials.get(DialEvent::Succeeded), 5 * times);
+        assert_eq!(host.probes.get(ProbeOutcome::SettledAlive), 15 * times);
+        assert_eq!(host.drains.get(DrainOutcome::Inline), 16 * times);
+        assert_eq!(host.alpn.get(AlpnEvent::Http1), 14 * times);
         assert_eq!(host.bytes_sent, 9 * times);
         assert_eq!(host.bytes_received, 10 * times);
         assert_eq!((host.head.count, host.head.max), (5 * times, millis(2)));

@@ -41,7 +41,8 @@ pub struct Rates {
     /// Connections in use at the end of the window, as a share of `Limits::max_connections`, 0 to 1. An unlimited
     /// pool is never used up: 0.
     pub utilisation: f64,
-    /// The share, 0 to 1, of reused connections among those reused and those opened. 0 when there were none.
+    /// The share, 0 to 1, of reused connections among those reused and those opened; each further stream of an HTTP/2
+    /// session is a reuse. 0 when there were none.
     pub reuse_ratio: f64,
     /// The median of `head`.
     #[cfg_attr(feature = "json", serde(serialize_with = "super::json::seconds"))]
@@ -119,7 +120,7 @@ mod tests {
     use std::time::Instant;
 
     use super::super::tests::{millis, origin, snapshot};
-    use super::super::{Gauges, Registry};
+    use super::super::{Checkout, Gauges, Registry};
     use super::*;
     use crate::error::{ErrorKind, Phase};
 
@@ -144,8 +145,10 @@ mod tests {
             counters.body_done(millis(number * 2));
         }
         counters.opened(millis(5));
-        for _ in 0..3 {
-            counters.reused();
+        counters.checked_out(Checkout::Fresh);
+        counters.checked_out(Checkout::Reused);
+        for _ in 0..2 {
+            counters.checked_out(Checkout::Slot);
         }
         counters.waited(millis(7));
         counters.status_error();

@@ -3,9 +3,12 @@
 //! Plain data. The registry fills it from the live counters; nothing here is atomic or shared. Rates come from two
 //! snapshots, in `rates.rs`; the table that `Display` prints is in `table.rs`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::counts::{ClosedCounts, ErrorCounts, TimeoutCounts};
+use super::counts::{
+    AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, ProbeCounts,
+    RetryCounts, TimeoutCounts,
+};
 use super::latency::{LatencySummary, Samples};
 use super::rates::Rates;
 use crate::url::Origin;
@@ -104,12 +107,26 @@ impl Default for Stats {
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HostStats {
-    /// Gauge: connections on loan or draining, and HTTP/2 sessions with open streams.
+    /// Gauge: connections on loan, draining ones, and HTTP/2 sessions with open streams.
     pub connections_active: usize,
     /// Gauge: connections that wait for a request, HTTP/2 sessions without open streams included.
     pub connections_idle: usize,
     /// Gauge: connections being made.
     pub connections_connecting: usize,
+    /// Gauge: connections on which a task reads what was left of a dropped response body. They are in
+    /// `connections_active`, too.
+    pub connections_draining: usize,
+    /// Gauge: how long the connection has been on loan that was lent first, of those that are still on loan; `None`
+    /// when none is. Of several origins it is the longest of them. A time that only grows is a response that somebody
+    /// neither reads nor drops.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "super::json::optional_seconds")
+    )]
+    pub oldest_lease: Option<Duration>,
+    /// Gauge: origins with a call that waits because all of `Limits::max_connections` are taken. An origin that is
+    /// called by several routes or from several runtimes counts once for each of them.
+    pub hosts_starving: usize,
     /// Gauge: HTTP/2 sessions; they are also in the connections above.
     pub http2_sessions: usize,
     /// Gauge: open HTTP/2 streams.
@@ -138,16 +155,30 @@ pub struct HostStats {
     pub timeouts: TimeoutCounts,
     /// Attempts beyond the first of their call.
     pub retries: u64,
+    /// The same by what allowed them; `retries` is their total.
+    pub retry_causes: RetryCounts,
     /// Calls that the caller dropped before their response head.
     pub cancelled: u64,
-    /// Connections made.
+    /// Connections made: the [`Succeeded`](super::DialEvent::Succeeded) of `dials`.
     pub connections_opened: u64,
-    /// Exchanges on a connection that had served one before.
+    /// Exchanges on a connection that had served one before: the [`Reused`](super::Checkout::Reused) and the
+    /// [`Slot`](super::Checkout::Slot) of `checkouts`.
     pub connections_reused: u64,
     /// Connections closed, by reason.
     pub connections_closed: ClosedCounts,
-    /// Connections that could not be made.
+    /// Connections that could not be made: the [`Failed`](super::DialEvent::Failed) and the
+    /// [`TimedOut`](super::DialEvent::TimedOut) of `dials`.
     pub connect_failures: u64,
+    /// What attempts got from the pool.
+    pub checkouts: CheckoutCounts,
+    /// What became of dials.
+    pub dials: DialCounts,
+    /// What looks at idle connections found.
+    pub probes: ProbeCounts,
+    /// What became of response bodies that were dropped before their end.
+    pub drains: DrainCounts,
+    /// What TLS handshakes settled about the protocol.
+    pub alpn: AlpnCounts,
     /// Bytes of HTTP sent, heads and framing included, as they were before TLS.
     pub bytes_sent: u64,
     /// Bytes of HTTP received, heads and framing included, as they were after TLS.
@@ -208,6 +239,9 @@ impl HostStats {
             connections_active,
             connections_idle,
             connections_connecting,
+            connections_draining,
+            oldest_lease,
+            hosts_starving,
             http2_sessions,
             http2_streams,
             requests_active,
@@ -222,11 +256,17 @@ impl HostStats {
             errors,
             timeouts,
             retries,
+            retry_causes,
             cancelled,
             connections_opened,
             connections_reused,
             connections_closed,
             connect_failures,
+            checkouts,
+            dials,
+            probes,
+            drains,
+            alpn,
             bytes_sent,
             bytes_received,
             head: _,
@@ -238,6 +278,9 @@ impl HostStats {
         self.connections_active += connections_active;
         self.connections_idle += connections_idle;
         self.connections_connecting += connections_connecting;
+        self.connections_draining += connections_draining;
+        self.oldest_lease = self.oldest_lease.max(*oldest_lease);
+        self.hosts_starving += hosts_starving;
         self.http2_sessions += http2_sessions;
         self.http2_streams += http2_streams;
         self.requests_active += requests_active;
@@ -252,11 +295,17 @@ impl HostStats {
         self.errors.add(errors);
         self.timeouts.add(timeouts);
         self.retries += retries;
+        self.retry_causes.add(retry_causes);
         self.cancelled += cancelled;
         self.connections_opened += connections_opened;
         self.connections_reused += connections_reused;
         self.connections_closed.add(connections_closed);
         self.connect_failures += connect_failures;
+        self.checkouts.add(checkouts);
+        self.dials.add(dials);
+        self.probes.add(probes);
+        self.drains.add(drains);
+        self.alpn.add(alpn);
         self.bytes_sent += bytes_sent;
         self.bytes_received += bytes_received;
         self.latencies.head.add(&latencies.head);
