@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use super::counts::{ErrorCounts, TimeoutCounts};
+use super::counts::{ErrorCounts, RetryCounts, TimeoutCounts};
 use super::latency::Short;
+use super::reasons::{AlpnEvent, DialEvent, DrainOutcome, ProbeOutcome};
 use super::snapshot::{HostStats, Stats};
 use crate::error::ErrorKind;
 
@@ -36,7 +37,9 @@ impl fmt::Display for Stats {
                 }
             }
         }
-        write_errors(f, &self.total)
+        write_errors(f, &self.total)?;
+        write_retries(f, &self.total)?;
+        write_pool(f, &self.total)
     }
 }
 
@@ -84,7 +87,7 @@ fn row(name: &str, host: &HostStats) -> [String; HEADINGS.len()] {
     ]
 }
 
-/// A last line with the errors by kind, and the timeouts by phase. Nothing when there were none.
+/// A line below the table with the errors by kind, and the timeouts by phase. Nothing when there were none.
 fn write_errors(f: &mut fmt::Formatter<'_>, total: &HostStats) -> fmt::Result {
     let mut lead = "\nerrors: ";
     for (kind, count) in total.errors.iter() {
@@ -107,12 +110,55 @@ fn write_timeouts(f: &mut fmt::Formatter<'_>, timeouts: &TimeoutCounts) -> fmt::
     f.write_str(if lead == ", " { ")" } else { "" })
 }
 
+/// A line with the retries by cause. Nothing when there were none.
+fn write_retries(f: &mut fmt::Formatter<'_>, total: &HostStats) -> fmt::Result {
+    let mut lead = "\nretries: ";
+    for (cause, count) in total.retry_causes.iter() {
+        write!(f, "{lead}{} {count}", RetryCounts::label(cause))?;
+        lead = ", ";
+    }
+    Ok(())
+}
+
+/// A line with what is rare in a pool and tells of trouble or waste. Nothing when there was none of it.
+fn write_pool(f: &mut fmt::Formatter<'_>, total: &HostStats) -> fmt::Result {
+    let (dials, probes, alpn) = (&total.dials, &total.probes, &total.alpn);
+    let dead = probes
+        .get(ProbeOutcome::KernelDead)
+        .saturating_add(probes.get(ProbeOutcome::SettledDead));
+    let mut lead = "\npool: ";
+    if total.hosts_starving > 0 {
+        write!(f, "{lead}hosts starving {}", total.hosts_starving)?;
+        lead = ", ";
+        // What they wait for is on loan somewhere, and this is how long it has been.
+        if let Some(oldest) = total.oldest_lease {
+            write!(f, " (oldest lease {})", Short(oldest))?;
+        }
+    }
+    for (what, count) in [
+        ("draining", total.connections_draining as u64),
+        ("dials failed", dials.get(DialEvent::Failed)),
+        ("dials timed out", dials.get(DialEvent::TimedOut)),
+        ("dials surplus", dials.get(DialEvent::Surplus)),
+        ("found dead", dead),
+        ("drains given up", total.drains.get(DrainOutcome::GaveUp)),
+        ("alpn deduplicated", alpn.get(AlpnEvent::Deduplicated)),
+        ("alpn flipped", alpn.get(AlpnEvent::Flipped)),
+    ] {
+        if count > 0 {
+            write!(f, "{lead}{what} {count}")?;
+            lead = ", ";
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::tests::{millis, origin};
-    use super::super::{Gauges, Registry};
+    use super::super::{Checkout, Counters, Gauges, Registry, RetryCause};
     use super::*;
     use crate::error::Phase;
 
@@ -128,7 +174,7 @@ mod tests {
         }
         users.opened(millis(3));
         for _ in 0..1199 {
-            users.reused();
+            users.checked_out(Checkout::Reused);
         }
         slow.started();
         slow.responded(404, Duration::from_secs(2));
@@ -166,6 +212,89 @@ https://users.example:8443       3    17           0        0      1200  1200   
 other                            0     1           0        0         0     0    0    0       0       0       0       -        -        -
 errors: status 2, timeout 3 (pool 1, head 2)";
         assert_eq!(stats.to_string(), expected);
+    }
+
+    /// The lines below the table after some events.
+    fn below(events: impl Fn(&Counters), gauges: Gauges) -> Vec<String> {
+        let registry = Registry::new();
+        let a = origin("http://a.example");
+        events(&registry.counters(&a));
+        let stats = registry.snapshot(Instant::now(), None, [(a, gauges)].into_iter());
+        let lines = stats.to_string();
+        // The headings, the total and the origin come first.
+        lines.lines().skip(3).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_rare_has_lines_of_its_own() {
+        let lines = below(
+            |c| {
+                c.retry(RetryCause::Stale);
+                c.retry(RetryCause::GoAway);
+                c.retry(RetryCause::GoAway);
+                c.dial(DialEvent::Failed);
+                for _ in 0..2 {
+                    c.dial(DialEvent::TimedOut);
+                }
+                for _ in 0..3 {
+                    c.dial(DialEvent::Surplus);
+                }
+                c.probed(ProbeOutcome::KernelDead);
+                for _ in 0..4 {
+                    c.probed(ProbeOutcome::SettledDead);
+                }
+                for _ in 0..6 {
+                    c.drained(DrainOutcome::GaveUp);
+                }
+                for _ in 0..7 {
+                    c.alpn(AlpnEvent::Deduplicated);
+                }
+                for _ in 0..8 {
+                    c.alpn(AlpnEvent::Flipped);
+                }
+            },
+            Gauges {
+                hosts_starving: 9,
+                connections_draining: 10,
+                oldest_lease: Some(Duration::from_secs(12)),
+                ..Gauges::default()
+            },
+        );
+        let expected = [
+            "retries: stale 1, go_away 2",
+            "pool: hosts starving 9 (oldest lease 12.0 s), draining 10, dials failed 1, dials timed out 2, \
+             dials surplus 3, found dead 5, drains given up 6, alpn deduplicated 7, alpn flipped 8",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_is_common_has_none() {
+        let lines = below(
+            |c| {
+                c.opened(millis(1));
+                c.dial(DialEvent::Started);
+                for what in [Checkout::Reused, Checkout::Fresh, Checkout::Slot] {
+                    c.checked_out(what);
+                }
+                c.probed(ProbeOutcome::KernelAlive);
+                c.probed(ProbeOutcome::SettledAlive);
+                for outcome in [
+                    DrainOutcome::Buffered,
+                    DrainOutcome::Inline,
+                    DrainOutcome::Task,
+                ] {
+                    c.drained(outcome);
+                }
+                c.alpn(AlpnEvent::Http1);
+                c.alpn(AlpnEvent::Http2);
+            },
+            Gauges {
+                oldest_lease: Some(millis(5)),
+                ..Gauges::default()
+            },
+        );
+        assert_eq!(lines, [""; 0]);
     }
 
     #[test]
