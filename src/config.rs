@@ -25,18 +25,30 @@ pub struct Limits {
     pub max_connections: Option<NonZeroUsize>,
     /// Connections to one origin. Default `None`.
     pub max_connections_per_host: Option<NonZeroUsize>,
-    /// Idle connections that are kept in all once they have been idle for a second. Default 20.
+    /// Idle connections that are kept in all, once they have been idle for [`idle_grace`](Self::idle_grace). Default 20. Those
+    /// that have been idle for longest close first.
     pub max_idle: usize,
     /// Idle connections that are kept for one origin. Default `None`.
     pub max_idle_per_host: Option<usize>,
+    /// How long a connection may be idle beyond `max_idle`. Default 1 s, so that a burst of calls finds the connections of the
+    /// burst before it. With zero they close within about a tenth of a second.
+    pub idle_grace: Duration,
     /// How long an idle connection is kept. Default 5 s. A server's `Keep-Alive: timeout=N` makes it N - 2 s, at most 60 s.
     pub idle_timeout: Duration,
-    /// How old a connection may grow before it is no longer used again. Default `None`.
+    /// How old a connection may grow before it is no longer used again, give or take a tenth, so that connections which were
+    /// opened together do not end together. Default `None`; ten minutes are wise behind a load balancer that changes.
     pub max_lifetime: Option<Duration>,
     /// How many requests one connection serves. Default `None`.
     pub max_requests_per_connection: Option<u64>,
     /// How many calls may wait for a connection to one origin. Default 1,024; one more fails with `PoolFull`.
     pub max_pending: Option<NonZeroUsize>,
+    /// How it is found out whether an idle connection still stands. Default [`Liveness::Auto`].
+    pub liveness: Liveness,
+    /// Bytes of a response body that are still read, to be thrown away, when the body is dropped before its end: the connection
+    /// can then be used again. Default 256 KiB; with 0, or when more is known to be left, it closes.
+    pub max_drain: u64,
+    /// How long that may take in the background. Default 50 ms.
+    pub drain_timeout: Duration,
     /// Bytes of a response head, all interim (1xx) heads before it included. Default 128 KiB.
     pub max_head: usize,
     /// Fields of a response head. Default 256.
@@ -51,6 +63,28 @@ pub struct Limits {
     pub max_chunk_extensions: usize,
 }
 
+/// How an idle connection is looked at before it is lent. No look can tell that the peer is about to close; what provably was
+/// not processed is sent again on another connection.
+///
+/// ```
+/// use sockeye::{Limits, Liveness};
+///
+/// let limits = Limits::default().with_liveness(Liveness::AlwaysPeek);
+/// assert_eq!(limits.liveness, Liveness::AlwaysPeek);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// The runtime's readiness, which costs no system call; the kernel is asked as well before a request that may not be sent
+    /// twice, after a second without use, and for a minute after a connection to the same origin was found dead.
+    #[default]
+    Auto,
+    /// The runtime's readiness only. It may be some milliseconds behind.
+    FlagOnly,
+    /// The kernel is always asked, by one system call of about half a microsecond.
+    AlwaysPeek,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -58,10 +92,14 @@ impl Default for Limits {
             max_connections_per_host: None,
             max_idle: 20,
             max_idle_per_host: None,
+            idle_grace: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(5),
             max_lifetime: None,
             max_requests_per_connection: None,
             max_pending: NonZeroUsize::new(1024),
+            liveness: Liveness::Auto,
+            max_drain: 256 * 1024,
+            drain_timeout: Duration::from_millis(50),
             max_head: 128 * 1024,
             max_head_fields: 256,
             max_informational: 32,
@@ -93,6 +131,10 @@ with! {
     with_max_connections_per_host max_connections_per_host Option<NonZeroUsize>;
     with_max_idle max_idle usize;
     with_max_idle_per_host max_idle_per_host Option<usize>;
+    with_idle_grace idle_grace Duration;
+    with_liveness liveness Liveness;
+    with_max_drain max_drain u64;
+    with_drain_timeout drain_timeout Duration;
     with_idle_timeout idle_timeout Duration;
     with_max_lifetime max_lifetime Option<Duration>;
     with_max_requests_per_connection max_requests_per_connection Option<u64>;

@@ -60,6 +60,8 @@ const PURE: &[&str] = &[
     "call/prepare.rs",
     "policy/*.rs",
     "pool/host.rs",
+    "pool/line.rs",
+    "pool/sessions.rs",
     "codec/request_head.rs",
     "codec/response_head.rs",
     "codec/framing.rs",

@@ -24,7 +24,7 @@ use crate::pool::{Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::Counters;
 
-use replay::{Again, Replay};
+use replay::Replay;
 
 /// What all calls of a client share.
 pub(crate) struct Engine {
@@ -94,39 +94,41 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
 
 /// Tries until there is a response, or a failure that another try could not be trusted to mend.
 async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
-    let mut again = Again::Anywhere;
+    let mut before = None;
     loop {
         hop.replay.begin();
-        let failed = match exchange(hop, again).await {
+        let mut failed = match exchange(hop, before.as_ref()).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
-        match hop.replay.decide(&failed) {
-            Some(next) => again = next,
-            None => return Err(failed.error),
-        }
-        if let Some(body) = failed.unpolled {
+        let Some(cause) = hop.replay.decide(&failed) else {
+            return Err(failed.error);
+        };
+        hop.host.counters().retried(cause);
+        if let Some(body) = failed.unpolled.take() {
             hop.call.body = body;
         }
-        hop.host.counters().retried();
+        before = Some(failed);
     }
 }
 
-/// One try: checkout, send, answer.
-async fn exchange(hop: &mut Hop<'_>, again: Again) -> Result<Response, Failed> {
-    let begun = if hop.replay.attempts() == 1 {
-        hop.started
-    } else {
-        Instant::now()
+/// One try: checkout, send, answer. After one that failed `before`, it is made on a new connection.
+async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response, Failed> {
+    let begun = match before {
+        None => hop.started,
+        Some(_) => Instant::now(),
     };
     hop.deadline.begin_attempt(begun);
     let pool = &hop.engine.pool;
-    let lent = match again {
-        Again::Anywhere => {
+    let lent = match before {
+        None => {
             pool.checkout(hop.host, &hop.deadline, hop.replay.is_careful(), begun)
                 .await
         }
-        Again::OnNew => pool.checkout_new(hop.host, &hop.deadline, begun).await,
+        Some(failed) => {
+            pool.checkout_new(hop.host, &hop.deadline, failed, begun)
+                .await
+        }
     };
     let (mut lease, ready) = lent.map_err(Failed::before_exchange)?;
     let call = &mut *hop.call;

@@ -8,15 +8,7 @@ use crate::body::Body;
 use crate::error::{ErrorKind, Phase, Sent, is_idempotent};
 use crate::head::RequestHead;
 use crate::pool::Failed;
-
-/// Where the next try may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// On any connection.
-    Anywhere,
-    /// On a new one only: the old ones of this host may be as dead.
-    OnNew,
-}
+use crate::stats::RetryCause;
 
 /// What is known of the request, and how often it was tried.
 #[derive(Debug)]
@@ -57,8 +49,8 @@ impl Replay {
         !self.idempotent
     }
 
-    /// Whether and where to try again.
-    pub(super) fn decide(&mut self, failed: &Failed) -> Option<Again> {
+    /// Whether and why to try again; always on a new connection, because the old ones of this host may be as dead.
+    pub(super) fn decide(&mut self, failed: &Failed) -> Option<RetryCause> {
         let error = &failed.error;
         if error.kind() != ErrorKind::Io
             || !matches!(error.phase(), Some(Phase::Write | Phase::Head))
@@ -71,12 +63,12 @@ impl Replay {
             && body_is_whole
             && self.attempts < MAX_ATTEMPTS
         {
-            return Some(Again::OnNew);
+            return Some(RetryCause::Unwritten);
         }
         let stale = failed.reused && failed.received == 0;
         if stale && self.idempotent && self.replayable && !self.stale {
             self.stale = true;
-            return Some(Again::OnNew);
+            return Some(RetryCause::Stale);
         }
         None
     }
@@ -132,6 +124,7 @@ mod tests {
                     reused: case.reused,
                     received: case.received,
                     unpolled: None,
+                    ticket: None,
                 };
                 replay.decide(&failed).is_some()
             })

@@ -70,7 +70,8 @@ struct Base {
 pub struct Closed {
     /// Connections that closed in time.
     pub finished: usize,
-    /// Connections that were still in use when the time was over. Each closes when its response is done or dropped.
+    /// Connections that were still in use when the time was over. Calls on them fail with `ClientClosed`; a response that nobody
+    /// reads at the moment fails, and closes its connection, when it is read on or dropped.
     pub cut: usize,
 }
 
@@ -181,9 +182,21 @@ impl Client {
         self.0.engine.pool.close_idle();
     }
 
+    /// No connection that is open now is used for a further request: idle ones close, the others when their response is done.
+    /// For a moment at which the network has changed: another VPN, a failover that DNS has announced, a machine that woke up
+    /// (that is noticed without being told, when it has slept for longer than [`Limits::idle_timeout`](crate::Limits)).
+    ///
+    /// ```
+    /// let client = sockeye::Client::new();
+    /// client.mark_stale();
+    /// ```
+    pub fn mark_stale(&self) {
+        self.0.engine.pool.mark_stale();
+    }
+
     /// Closes the client for all its clones: further calls fail with `ClientClosed`, calls that wait for a connection fail,
-    /// idle connections close. Returns when the calls that run are done, or at the deadline. It can be called again, and
-    /// dropping the future leaves the client closed.
+    /// idle connections close. Returns when the calls that run are done; at the deadline those that are not fail with
+    /// `ClientClosed`, too. It can be called again, and dropping the future leaves the client closed with nothing cut off.
     pub async fn close(&self, deadline: Duration) -> Closed {
         let pool = &self.0.engine.pool;
         let before = pool.connections();
@@ -193,6 +206,9 @@ impl Client {
             let _ = timeout(deadline, pool.emptied()).await;
         }
         let cut = pool.connections();
+        if cut > 0 {
+            pool.cut();
+        }
         Closed {
             finished: before.saturating_sub(cut),
             cut,

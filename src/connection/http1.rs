@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::timer::Timer;
 use super::upload::{Upload, UploadError, Writing};
-use super::{Answer, Standing};
+use super::{Answer, Keeper, Standing};
 use crate::body::Body;
 use crate::codec::{
     BodyDecoder, BodyStep, ChunkedDecoder, ChunkedStep, CloseReason, DecodeError, DecodedHead,
@@ -31,7 +31,7 @@ use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::socket::{ConnectionInfo, Probe, Socket, is_tls};
+use crate::socket::{ConnectionInfo, Probe, Probed, Socket, is_tls};
 use crate::stats::CloseCause;
 
 /// An open connection and the exchange on it.
@@ -39,7 +39,6 @@ pub(crate) struct Http1 {
     socket: Socket,
     info: Arc<ConnectionInfo>,
     limits: Arc<Limits>,
-    opened: Instant,
     served: u64,
     timer: Timer,
     buffer: BytesMut,
@@ -57,8 +56,26 @@ pub(crate) struct Http1 {
     wait: Option<Wait>,
     since: Instant,
     trailers: Option<Box<HeaderMap>>,
-    /// Returned when the socket closes, which is why it stands last.
-    _permit: Box<dyn Send>,
+    /// Its permit is returned when the socket closes, which is why it stands last.
+    keeper: Keeper,
+}
+
+/// How much of a body may still be read only to be thrown away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Discard {
+    pub(crate) reads: usize,
+    pub(crate) bytes: u64,
+}
+
+/// How that went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discarded {
+    /// The body is over.
+    End,
+    /// As much was read as may be.
+    Limit,
+    /// The connection failed.
+    Failed,
 }
 
 /// Where the exchange stands.
@@ -92,14 +109,13 @@ impl Http1 {
         socket: Socket,
         info: Arc<ConnectionInfo>,
         limits: Arc<Limits>,
-        permit: Box<dyn Send>,
+        keeper: Keeper,
     ) -> Self {
         let now = Instant::now();
         Self {
             socket,
             info,
             limits,
-            opened: now,
             served: 0,
             timer: Timer::default(),
             buffer: BytesMut::new(),
@@ -115,7 +131,7 @@ impl Http1 {
             wait: None,
             since: now,
             trailers: None,
-            _permit: permit,
+            keeper,
         }
     }
 
@@ -144,6 +160,7 @@ impl Http1 {
         self.trailers = None;
         self.wait = None;
         self.since = now;
+        self.keeper.tether.begin(now);
         Ok(())
     }
 
@@ -153,6 +170,10 @@ impl Http1 {
         cx: &mut Context<'_>,
         deadline: &Deadline<'_>,
     ) -> Poll<Result<Answer>> {
+        if self.keeper.tether.is_cut() {
+            self.stage = Stage::Failed;
+            return Poll::Ready(Err(self.cut_off(Phase::Head)));
+        }
         let before = self.upload.written();
         let polled = match self.poll_upload(cx) {
             Ok(writing) => match self.poll_final_head(cx) {
@@ -182,6 +203,10 @@ impl Http1 {
         cx: &mut Context<'_>,
         deadline: &Deadline<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
+        if self.keeper.tether.is_cut() && !self.is_body_done() {
+            self.stage = Stage::Failed;
+            return Poll::Ready(Err(self.cut_off(Phase::Read)));
+        }
         let polled = match self.poll_piece(cx) {
             Poll::Pending => self
                 .poll_limit(cx, deadline, Phase::Read, Wait::Read, false)
@@ -234,17 +259,94 @@ impl Http1 {
         self.socket.is_suspect()
     }
 
+    /// See [`Connection::rest`](super::Connection::rest).
+    pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+        self.buffer = BytesMut::new();
+        self.upload.rest();
+        self.timer = Timer::default();
+        self.socket.is_quiet(cx)
+    }
+
+    pub(super) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
+        self.socket.arm(cx)
+    }
+
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.stage, Stage::Body { .. })
+    }
+
+    /// See [`Connection::can_discard`](super::Connection::can_discard).
+    pub(super) fn can_discard(&self, at_most: u64) -> bool {
+        let Stage::Body { decoder, .. } = &self.stage else {
+            return false;
+        };
+        let left = self.body_left();
+        let unread = left.map(|left| left.saturating_sub(self.buffer.len() as u64));
+        !matches!(decoder, BodyDecoder::UntilClose)
+            && self.upload.is_done()
+            && self.write_error.is_none()
+            && self.reuse == Reuse::Yes
+            && unread.is_none_or(|unread| unread <= at_most)
+    }
+
+    /// See [`Connection::poll_discard`](super::Connection::poll_discard).
+    pub(super) fn poll_discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        discard: &mut Discard,
+    ) -> Poll<Discarded> {
+        loop {
+            let Stage::Body { decoder, next } = &mut self.stage else {
+                return Poll::Ready(Discarded::End);
+            };
+            let step = match next.take() {
+                Some((skip, len)) => Ok(BodyStep::Data { skip, len }),
+                None => decoder.step(&self.buffer),
+            };
+            match step {
+                Ok(BodyStep::Data { skip, len }) => self.buffer.advance(skip + len),
+                Ok(BodyStep::End { skip, .. }) => {
+                    self.buffer.advance(skip);
+                    self.finish();
+                    return Poll::Ready(Discarded::End);
+                }
+                Ok(BodyStep::NeedMore { skip }) => {
+                    self.buffer.advance(skip);
+                    if discard.reads == 0 || discard.bytes == 0 {
+                        return Poll::Ready(Discarded::Limit);
+                    }
+                    self.read_size = DISCARD_READ;
+                    match ready!(self.poll_fill(cx)) {
+                        Ok(read) if read > 0 => {
+                            discard.reads -= 1;
+                            discard.bytes = discard.bytes.saturating_sub(read as u64);
+                        }
+                        _ => {
+                            self.stage = Stage::Failed;
+                            return Poll::Ready(Discarded::Failed);
+                        }
+                    }
+                }
+                Err(_) => {
+                    self.stage = Stage::Failed;
+                    return Poll::Ready(Discarded::Failed);
+                }
+            }
+        }
+    }
+
     pub(super) fn pause(&mut self) {
         self.wait = None;
     }
 
-    pub(super) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
+    pub(super) fn probe(&mut self, probe: Probe) -> Probed {
         self.socket.probe(probe)
     }
 
     /// See [`Connection::settle`](super::Connection::settle) and spec pool R-REL-1.
     pub(super) fn settle(&mut self) -> Standing {
         let close = self.reason_to_close();
+        self.keeper.tether.end();
         if close.is_none() {
             self.upload.settle();
             self.received = 0;
@@ -258,7 +360,8 @@ impl Http1 {
         Standing {
             close,
             served: self.served,
-            opened: self.opened,
+            dialled: self.keeper.tether.made(),
+            id: self.info.id,
             keep_alive: self.keep_alive,
         }
     }
@@ -279,7 +382,9 @@ impl Http1 {
                     Reuse::No(_) => return Some(CloseCause::Protocol),
                 }
             }
-            Stage::Head | Stage::Body { .. } => return Some(CloseCause::Dropped),
+            _ if self.keeper.tether.is_cut() => return Some(CloseCause::Cut),
+            Stage::Head => return Some(CloseCause::Dropped),
+            Stage::Body { .. } => return Some(CloseCause::DrainGaveUp),
             Stage::Failed => return Some(CloseCause::Error),
         }
         (!self.socket.is_clean()).then_some(CloseCause::Unsolicited)
@@ -517,12 +622,20 @@ impl Http1 {
             self.since = Instant::now();
         }
         self.wait = Some(wait);
+        if self.keeper.tether.poll_cut(cx).is_ready() {
+            return Poll::Ready(self.cut_off(phase));
+        }
         let since = (wait != Wait::Starved).then_some(self.since);
         let Some(limit) = deadline.next(phase, since) else {
             return Poll::Pending;
         };
         ready!(self.timer.poll(cx, limit.at));
         Poll::Ready(Error::timeout(limit.expired, self.sent()))
+    }
+
+    fn cut_off(&self, phase: Phase) -> Error {
+        Error::new(ErrorKind::ClientClosed, Some(phase), self.sent())
+            .saying("the client was closed, and this call was not done at the deadline")
     }
 
     fn sent(&self) -> Sent {
@@ -622,6 +735,9 @@ const LARGE_BODY: u64 = 64 * 1024;
 
 /// Reads of a large body grow up to this.
 const LARGEST_READ: usize = 512 * 1024;
+
+/// Reads of a body that nobody wants.
+const DISCARD_READ: usize = 16 * 1024;
 
 /// A buffer that grew beyond this is not kept while the connection is idle.
 const LARGEST_KEPT: usize = 16 * 1024;

@@ -4,6 +4,7 @@
 //! pool's permit, so that the permit is returned exactly when the socket closes.
 
 mod http1;
+mod tether;
 mod timer;
 mod upload;
 
@@ -19,10 +20,11 @@ use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead, ResponseHead};
-use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Route, Steps};
+use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Probed, Route, Steps};
 use crate::stats::CloseCause;
 
-pub(crate) use http1::Http1;
+pub(crate) use http1::{Discard, Discarded, Http1};
+pub(crate) use tether::Tether;
 pub(crate) use timer::Timer;
 
 /// A connection of any version.
@@ -39,6 +41,22 @@ pub(crate) struct Answer {
     pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
+/// What a connection keeps for whoever opened it, for as long as its socket is open.
+pub(crate) struct Keeper {
+    pub(crate) tether: Arc<Tether>,
+    /// Returned by its drop.
+    _permit: Box<dyn Send>,
+}
+
+impl Keeper {
+    pub(crate) fn new(tether: Arc<Tether>, permit: Box<dyn Send>) -> Self {
+        Self {
+            tether,
+            _permit: permit,
+        }
+    }
+}
+
 /// What of a connection's past decides about its future.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
@@ -46,18 +64,21 @@ pub(crate) struct Standing {
     pub(crate) close: Option<CloseCause>,
     /// Requests that it was used for.
     pub(crate) served: u64,
-    pub(crate) opened: Instant,
+    /// When its dial began.
+    pub(crate) dialled: Instant,
+    /// Different for each connection of this process.
+    pub(crate) id: u64,
     /// Seconds of the peer's `Keep-Alive: timeout=N`.
     pub(crate) keep_alive: Option<u64>,
 }
 
-/// Dials `route` and speaks what was agreed on. `permit` is kept for as long as the socket is open.
+/// Dials `route` and speaks what was agreed on.
 pub(crate) async fn open(
     dialler: &Dialler,
     route: &Route,
     steps: &Steps,
     limits: Arc<Limits>,
-    permit: Box<dyn Send>,
+    keeper: Keeper,
 ) -> Result<Connection> {
     let dialled = dialler.dial(route, steps).await.map_err(dial_error)?;
     let info = Arc::new(ConnectionInfo::new(&dialled, Version::HTTP_11));
@@ -65,7 +86,7 @@ pub(crate) async fn open(
         dialled.socket,
         info,
         limits,
-        permit,
+        keeper,
     ))))
 }
 
@@ -166,6 +187,41 @@ impl Connection {
         http1.is_suspect()
     }
 
+    /// It has been idle for a while: gives back the memory that only an exchange needs. Whether `cx` will hear of whatever
+    /// arrives on it; if not, [`arm`](Self::arm) finds out why. Costs no system call.
+    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self::Http1(http1) = self;
+        http1.rest(cx)
+    }
+
+    /// Sees to it that `cx` hears of whatever arrives while it is idle, unless that has happened already.
+    pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
+        let Self::Http1(http1) = self;
+        http1.arm(cx)
+    }
+
+    /// Whether the body of a streaming answer is not over yet.
+    pub(crate) fn is_in_body(&self) -> bool {
+        let Self::Http1(http1) = self;
+        http1.is_in_body()
+    }
+
+    /// Whether what is left of a body could be read and thrown away, and the connection then be used again.
+    pub(crate) fn can_discard(&self, at_most: u64) -> bool {
+        let Self::Http1(http1) = self;
+        http1.can_discard(at_most)
+    }
+
+    /// Reads on in a body and keeps nothing.
+    pub(crate) fn poll_discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        discard: &mut Discard,
+    ) -> Poll<Discarded> {
+        let Self::Http1(http1) = self;
+        http1.poll_discard(cx, discard)
+    }
+
     /// The caller no longer waits for the body; the time until he asks again does not count.
     pub(crate) fn pause(&mut self) {
         let Self::Http1(http1) = self;
@@ -173,7 +229,7 @@ impl Connection {
     }
 
     /// Whether the peer is still there and silent, as far as that can be known without waiting.
-    pub(crate) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
+    pub(crate) fn probe(&mut self, probe: Probe) -> Probed {
         let Self::Http1(http1) = self;
         http1.probe(probe)
     }

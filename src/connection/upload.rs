@@ -70,6 +70,11 @@ impl Upload {
         }
     }
 
+    /// Gives back the memory that only an exchange needs.
+    pub(super) fn rest(&mut self) {
+        self.out = BytesMut::new();
+    }
+
     /// Encodes the head and takes the body if it is a stream; bytes are lent, so that they can be sent again.
     pub(super) fn begin(
         &mut self,

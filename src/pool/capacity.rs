@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Host;
-use super::host::Ticket;
+use super::line::Ticket;
 
 /// Counts the connections of all hosts.
 pub(super) struct Capacity {
@@ -137,12 +137,14 @@ const STEAL_AFTER: Duration = Duration::from_millis(100);
 /// One connection's place in the counts. Dropped with the socket.
 pub(super) struct Permit {
     host: Weak<Host>,
+    /// Of its tether.
+    key: usize,
 }
 
 impl Permit {
     /// The unit must have been reserved, and the host must have counted it.
-    pub(super) fn new(host: Weak<Host>) -> Self {
-        Self { host }
+    pub(super) fn new(host: Weak<Host>, key: usize) -> Self {
+        Self { host, key }
     }
 }
 
@@ -150,7 +152,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // A host that is gone took the whole pool with it.
         if let Some(host) = self.host.upgrade() {
-            host.permit_returned();
+            host.permit_returned(self.key);
         }
     }
 }

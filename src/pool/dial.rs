@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::Host;
 use super::capacity::Permit;
 use super::host::DialId;
-use crate::connection::{Connection, open};
+use crate::connection::{Connection, Keeper, open};
 use crate::deadline::{Expired, Setting};
 use crate::error::{Error, Phase, Result, Sent};
 use crate::socket::{Step, Steps};
@@ -38,10 +38,15 @@ impl Dials {
     /// ending drops it on the spot, and with it the dial, which then leaves these books.
     pub(super) fn start(&self, host: &Arc<Host>, id: DialId) {
         let steps = Arc::new(Steps::default());
+        let (key, tether) = host.tethers().add(Instant::now());
         let dial = Dial {
             host: Arc::clone(host),
             id,
-            permit: Some(Permit::new(Arc::downgrade(host))),
+            began: tether.made(),
+            keeper: Some(Keeper::new(
+                tether,
+                Box::new(Permit::new(Arc::downgrade(host), key)),
+            )),
             ran: false,
         };
         {
@@ -107,7 +112,8 @@ impl Dials {
 struct Dial {
     host: Arc<Host>,
     id: DialId,
-    permit: Option<Permit>,
+    began: Instant,
+    keeper: Option<Keeper>,
     /// Whether its task was ever polled; if not, its runtime takes no more tasks.
     ran: bool,
 }
@@ -117,11 +123,11 @@ impl Dial {
         self.ran = true;
         let outcome = self.open(&steps).await;
         self.host.dials().ended(self.id);
-        self.host.dialled(self.id, outcome);
+        self.host.dialled(self.id, self.began, outcome);
     }
 
     async fn open(&mut self, steps: &Steps) -> Result<Connection> {
-        let Some(permit) = self.permit.take() else {
+        let Some(keeper) = self.keeper.take() else {
             unreachable!("a dial runs once");
         };
         let shared = self.host.shared();
@@ -130,7 +136,7 @@ impl Dial {
             self.host.route(),
             steps,
             Arc::clone(&shared.limits),
-            Box::new(permit),
+            keeper,
         );
         let Some(limit) = shared.connect_timeout else {
             return opening.await;

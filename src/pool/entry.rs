@@ -3,22 +3,40 @@
 //! `host.rs` decides; here it is locked, asked, and what it answers is done once the lock is released: sockets are probed
 //! and closed, wakers woken, dials started. It is no task and has none but the dials.
 
-use std::sync::atomic::Ordering;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 use super::dial::Dials;
-use super::host::{Actions, Census, DialId, HostPool};
+use super::host::{
+    Actions, Candidate, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer,
+    NextLook, Served, Spoken,
+};
 use super::lease::Lease;
-use super::{Inner, Shared, client_closed, reaper};
+use super::tethers::Tethers;
+use super::{Inner, Shared, client_closed};
+use crate::config::{Limits, Liveness};
 use crate::connection::{Connection, Standing};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::{Probe, Route};
-use crate::stats::{CloseCause, Counters, Gauges};
+use crate::stats::{AlpnEvent, Checkout, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
 use crate::url::{Origin, Target};
+
+/// The machine, as it is used here. TLS offers `http/1.1` alone so far, so no session ever comes about.
+pub(super) type Machine = HostPool<Connection, Infallible, Error>;
+
+/// The connection that was lent.
+pub(super) fn lent(lent: Lent<Connection, Infallible>) -> Connection {
+    match lent {
+        Lent::Connection(connection) => connection,
+        Lent::Slot(_, never) => match never {},
+    }
+}
 
 /// The connections to one route, of one runtime: a socket belongs to the runtime that made it (design D7).
 pub(crate) struct Host {
@@ -28,7 +46,10 @@ pub(crate) struct Host {
     pool: Weak<Inner>,
     counters: Arc<Counters>,
     dials: Dials,
-    state: Mutex<HostPool<Connection, Error>>,
+    tethers: Tethers,
+    /// Bodies that are being read to their end with nobody interested.
+    draining: AtomicUsize,
+    state: Mutex<Machine>,
     this: Weak<Self>,
 }
 
@@ -38,11 +59,7 @@ impl Host {
         let origin = target.origin();
         let counters = pool.registry.counters(&origin);
         let shared = Arc::clone(&pool.shared);
-        let state = HostPool::new(
-            shared.limits.max_connections_per_host.map(usize::from),
-            shared.limits.max_pending.map(usize::from),
-            Instant::now(),
-        );
+        let state = HostPool::new(host_limits(&shared.limits), Spoken::Http1, Instant::now());
         Arc::new_cyclic(|this| Self {
             route: Route::new(origin, shared.dialler.tls.id()),
             runtime: runtime.clone(),
@@ -50,6 +67,8 @@ impl Host {
             pool: Arc::downgrade(pool),
             counters,
             dials: Dials::default(),
+            tethers: Tethers::default(),
+            draining: AtomicUsize::new(0),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -63,13 +82,9 @@ impl Host {
         &self.counters
     }
 
-    /// Whether this is the host of a target on a runtime. All settings of a route but these are the client's.
+    /// Whether this is the host of a target on a runtime.
     pub(super) fn leads_to(&self, target: &Target, runtime: Id) -> bool {
-        let origin = self.route.origin();
-        origin.port() == target.port()
-            && origin.is_https() == target.is_https()
-            && self.runtime.id() == runtime
-            && origin.host() == target.host()
+        self.route.leads_to(target) && self.runtime.id() == runtime
     }
 
     pub(super) fn route(&self) -> &Route {
@@ -80,7 +95,7 @@ impl Host {
         &self.runtime
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -88,7 +103,15 @@ impl Host {
         &self.dials
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HostPool<Connection, Error>> {
+    pub(super) fn tethers(&self) -> &Tethers {
+        &self.tethers
+    }
+
+    pub(super) fn draining(&self) -> &AtomicUsize {
+        &self.draining
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,6 +137,11 @@ impl Host {
             connections_active: census.count.saturating_sub(census.dialling + census.idle),
             connections_idle: census.idle,
             connections_connecting: census.dialling,
+            hosts_starving: usize::from(
+                census.waiting > census.dialling && self.shared.capacity.is_starving(),
+            ),
+            connections_draining: self.draining.load(Ordering::Relaxed),
+            oldest_lease: self.tethers.oldest(Instant::now()),
             requests_pending: census.waiting,
             ..Gauges::default()
         }
@@ -136,40 +164,63 @@ impl Host {
             for connection in expired {
                 self.discard(connection, CloseCause::Idle);
             }
-            let mut candidate = candidate?;
-            let probe = if careful || candidate.idle_for >= TRUSTED {
-                Probe::Kernel
-            } else {
-                Probe::Flag
-            };
-            match candidate.connection.probe(probe) {
+            let candidate = candidate?;
+            let probe = self.closeness(&candidate, careful);
+            let mut connection = lent(candidate.lent);
+            match self.probe(&mut connection, probe) {
                 Ok(()) => {
-                    self.counters.reused();
-                    return Some(Lease::new(candidate.connection, Arc::clone(self)));
+                    self.counters.checked_out(Checkout::Reused);
+                    return Some(Lease::new(connection, Arc::clone(self), None));
                 }
-                Err(why) => self.discard(candidate.connection, why),
+                Err(why) => self.discard(connection, why),
             }
         }
+    }
+
+    /// How closely an idle connection is looked at (spec pool R-LIVE-3).
+    fn closeness(&self, candidate: &Candidate<Connection, Infallible>, careful: bool) -> Probe {
+        match self.shared.limits.liveness {
+            Liveness::FlagOnly => Probe::Flag,
+            Liveness::AlwaysPeek => Probe::Kernel,
+            Liveness::Auto if careful || candidate.doubtful || candidate.idle_for >= TRUSTED => {
+                Probe::Kernel
+            }
+            Liveness::Auto => Probe::Flag,
+        }
+    }
+
+    /// Whether the peer is still there and silent.
+    pub(super) fn probe(
+        &self,
+        connection: &mut Connection,
+        probe: Probe,
+    ) -> Result<(), CloseCause> {
+        let probed = connection.probe(probe);
+        if let Some(outcome) = probed.outcome {
+            self.counters.probed(outcome);
+        }
+        probed.verdict
     }
 
     /// A lease has ended.
     pub(super) fn give_back(
         &self,
         connection: Connection,
-        standing: Standing,
+        standing: &Standing,
         now: Option<Instant>,
     ) {
         let now = now.unwrap_or_else(Instant::now);
-        match self.idle_until(&standing, now) {
-            Ok(until) => self.release(connection, now, until),
-            Err(why) => self.discard(connection, why),
-        }
-    }
-
-    /// A connection has come free: to the first in line, or idle, or closed for another host that has waited longer.
-    pub(super) fn release(&self, connection: Connection, now: Instant, until: Instant) {
         let capacity = &self.shared.capacity;
         let mut state = self.lock();
+        // Under the lock: whoever marks all connections as stale takes the idle ones out under it.
+        let until = match self.idle_until(standing, now) {
+            Ok(until) => until,
+            Err(why) => {
+                drop(state);
+                return self.discard(connection, why);
+            }
+        };
+        // To the first in line, unless another host has waited longer.
         let first = state.first_in_line().filter(|_| capacity.is_starving());
         if first.is_some_and(|first| capacity.has_waited_longer(first, now)) {
             drop(state);
@@ -183,53 +234,60 @@ impl Host {
 
     /// Who was served waits for a unit no longer. Under the host's lock, so that nobody makes room for him any more.
     pub(super) fn forget_served(&self, actions: &Actions<Connection>) {
-        if let Some(ticket) = actions.served {
-            self.shared.capacity.forget(ticket);
+        for served in actions.served.iter() {
+            self.shared.capacity.forget(served.ticket);
         }
     }
 
     /// Until when a connection may be idle, or why it must close.
-    pub(super) fn idle_until(
-        &self,
-        standing: &Standing,
-        now: Instant,
-    ) -> Result<Instant, CloseCause> {
+    fn idle_until(&self, standing: &Standing, now: Instant) -> Result<Instant, CloseCause> {
         if let Some(why) = standing.close {
             return Err(why);
         }
+        if self.shared.is_stale(standing.dialled) {
+            return Err(CloseCause::Stale);
+        }
         let limits = &self.shared.limits;
-        let old = limits
-            .max_lifetime
-            .is_some_and(|max| now.saturating_duration_since(standing.opened) >= max);
+        let end = self.end_of_life(standing);
         let worn = limits
             .max_requests_per_connection
             .is_some_and(|max| standing.served >= max);
-        if old || worn {
+        if worn || end.is_some_and(|end| end <= now) {
             return Err(CloseCause::Lifetime);
         }
-        let timeout = match standing.keep_alive {
+        let (timeout, why) = match standing.keep_alive {
             // The server closes at about the time it names; a request on its way then would be lost.
-            Some(seconds) => Duration::from_secs(seconds.saturating_sub(2)).min(LONGEST_HINT),
-            None if standing.served == 0 => limits.idle_timeout.max(PRECONNECTED),
-            None => limits.idle_timeout,
+            Some(seconds) => {
+                let hint = Duration::from_secs(seconds.saturating_sub(2));
+                (hint.min(LONGEST_HINT), CloseCause::KeepAliveHint)
+            }
+            None if standing.served == 0 => {
+                (limits.idle_timeout.max(PRECONNECTED), CloseCause::Idle)
+            }
+            None => (limits.idle_timeout, CloseCause::Idle),
         };
         if timeout.is_zero() {
-            return Err(CloseCause::Idle);
+            return Err(why);
         }
         let idle = now.checked_add(timeout).unwrap_or_else(|| now + FAR);
-        let lifetime = limits
-            .max_lifetime
-            .and_then(|max| standing.opened.checked_add(max));
-        Ok(lifetime.map_or(idle, |end| idle.min(end)))
+        Ok(end.map_or(idle, |end| idle.min(end)))
+    }
+
+    /// When a connection is too old, which differs by up to a tenth from one to the next (spec pool 3.2).
+    fn end_of_life(&self, standing: &Standing) -> Option<Instant> {
+        let max = self.shared.limits.max_lifetime?;
+        // From 0.9 to 1.1 in 65,536 steps.
+        let draw = self.shared.draw(standing.id);
+        let life = max.checked_mul(900)? / 1000 + max.checked_mul(200)? / 1000 / 0xffff * draw;
+        standing.dialled.checked_add(life)
     }
 
     /// Does what the machine decided, now that its lock is released.
     pub(super) fn act(&self, actions: Actions<Connection>, why: CloseCause) {
-        if let Some(waker) = actions.wake {
-            waker.wake();
-        }
+        let was_served = !actions.served.is_empty();
+        actions.served.into_iter().for_each(Served::wake);
         if self.shared.capacity.is_starving() {
-            if actions.served.is_some() {
+            if was_served {
                 // The next in line may now be the one who waits for a unit.
                 self.pump();
             } else if actions.close.is_none() {
@@ -241,8 +299,8 @@ impl Host {
             self.discard(connection, why);
         }
         if actions.watch {
-            if let Some(pool) = self.pool.upgrade() {
-                reaper::watch(&pool, &self.runtime);
+            if let (Some(pool), Some(this)) = (self.pool.upgrade(), self.this.upgrade()) {
+                pool.reapers.watch(&pool, &this);
             }
         }
     }
@@ -254,51 +312,95 @@ impl Host {
 
     pub(super) fn evict(&self, why: CloseCause) -> bool {
         let oldest = self.lock().evict();
-        let evicted = oldest.is_some();
-        if let Some(connection) = oldest {
-            self.discard(connection, why);
+        match oldest {
+            Some(Evicted::Connection(connection)) => self.discard(connection, why),
+            Some(Evicted::Session(never)) => match never {},
+            None => return false,
         }
-        evicted
+        true
     }
 
     pub(super) fn expire(&self, now: Instant) {
         let mut expired = Vec::new();
-        self.lock().expire(now, &mut expired);
+        let sessions = self.lock().expire(now, &mut expired);
+        drop(sessions);
         for connection in expired {
             self.discard(connection, CloseCause::Idle);
         }
     }
 
-    /// Closes the idle connections whose peer has gone or spoken. The flags are read under the lock, which costs no system
-    /// call; what a set flag means, and what the kernel knows, is found out without it.
-    pub(super) fn drop_dead(&self, probe: Probe) {
-        let suspects = self
-            .lock()
-            .take_suspects(|connection| probe == Probe::Kernel || connection.is_suspect());
+    /// When a reaper has something to do here.
+    pub(super) fn next_look(&self) -> NextLook {
+        self.lock().next_look()
+    }
+
+    /// Sees to it that `cx` hears of what arrives on connections that have been idle for `rested`, and gives their memory
+    /// back; closes those on which something has arrived. Under the lock nothing is asked of the system.
+    pub(super) fn arm(&self, now: Instant, rested: Duration, cx: &mut Context<'_>) {
+        let suspects = self.lock().take_suspects(|idle| {
+            if idle.armed {
+                return idle.connection.is_suspect();
+            }
+            if now.saturating_duration_since(idle.since) < rested {
+                return false;
+            }
+            idle.armed = idle.connection.rest(cx);
+            !idle.armed
+        });
         for mut suspect in suspects {
-            match suspect.connection.probe(probe) {
+            match suspect.connection.arm(cx) {
                 Ok(()) => {
-                    let mut state = self.lock();
-                    let actions = state.put_back(suspect, Instant::now());
-                    self.forget_served(&actions);
-                    drop(state);
-                    self.act(actions, CloseCause::PoolClosed);
+                    suspect.armed = true;
+                    self.counters.probed(ProbeOutcome::SettledAlive);
+                    self.put_back(suspect);
                 }
+                Err(why) => {
+                    self.counters.probed(ProbeOutcome::SettledDead);
+                    self.discard(suspect.connection, why);
+                }
+            }
+        }
+    }
+
+    /// Closes the idle connections of which the kernel knows that their peer has gone or spoken.
+    pub(super) fn drop_dead(&self) {
+        let all = self.lock().take_suspects(|_| true);
+        for mut suspect in all {
+            match self.probe(&mut suspect.connection, Probe::Kernel) {
+                Ok(()) => self.put_back(suspect),
                 Err(why) => self.discard(suspect.connection, why),
             }
         }
     }
 
+    fn put_back(&self, suspect: Idle<Connection>) {
+        let mut state = self.lock();
+        let actions = state.put_back(suspect, Instant::now());
+        self.forget_served(&actions);
+        drop(state);
+        self.act(actions, CloseCause::PoolClosed);
+    }
+
     pub(super) fn close_idle(&self, why: CloseCause) {
-        let idle = self.lock().drain_idle();
+        let (idle, sessions) = self.lock().drain_idle();
+        drop(sessions);
         for connection in idle {
             self.discard(connection, why);
         }
     }
 
+    /// Closes what is idle; what is lent closes when it comes back, because it is older than the mark.
+    pub(super) fn mark_stale(&self) {
+        let (idle, sessions) = self.lock().drain_all();
+        drop(sessions);
+        for connection in idle {
+            self.discard(connection, CloseCause::Stale);
+        }
+    }
+
     pub(super) fn close(&self) {
-        let wakers = self.lock().close(&client_closed());
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        let actions = self.lock().close(&client_closed());
+        actions.served.into_iter().for_each(Served::wake);
         self.close_idle(CloseCause::PoolClosed);
         self.dials.close();
     }
@@ -314,14 +416,15 @@ impl Host {
                 return;
             }
             let mut state = self.lock();
-            let Some(cause) = state.wants_dial() else {
+            let Some(cause) = state.wants_dial(now) else {
                 return;
             };
             if !self.shared.capacity.reserve_or_wait(cause, &self.this, now) {
                 return;
             }
-            let id = state.begin_dial(cause, now);
+            let id = state.begin_dial(now);
             drop(state);
+            self.counters.dial(DialEvent::Started);
             self.dials.start(&this, id);
         }
     }
@@ -331,49 +434,59 @@ impl Host {
         if self.dials.is_closed() {
             return false;
         }
+        let now = Instant::now();
         let mut state = self.lock();
-        let Some(cause) = state.wants_dial() else {
+        if state.wants_dial(now).is_none() {
             return false;
-        };
-        let id = state.begin_dial(cause, Instant::now());
+        }
+        let id = state.begin_dial(now);
         drop(state);
+        self.counters.dial(DialEvent::Started);
         self.dials.start(self, id);
         self.pump();
         true
     }
 
-    pub(super) fn permit_returned(&self) {
+    /// The socket of a connection is closed, or its dial has ended without one.
+    pub(super) fn permit_returned(&self, key: usize) {
+        self.tethers.remove(key);
         self.lock().closed();
         self.shared.capacity.release();
         self.pump();
     }
 
-    pub(super) fn dialled(&self, id: DialId, outcome: Result<Connection>) {
+    pub(super) fn dialled(&self, id: DialId, began: Instant, outcome: Result<Connection>) {
         let now = Instant::now();
-        match outcome {
-            Ok(connection) => {
-                self.counters.opened(connection.info().dial_time());
-                let until = now
-                    .checked_add(PRECONNECTED.max(self.shared.limits.idle_timeout))
-                    .unwrap_or(now + PRECONNECTED);
-                let mut state = self.lock();
-                let actions = state.dialled(id, connection, now, until);
-                self.forget_served(&actions);
-                drop(state);
-                self.act(actions, CloseCause::PoolClosed);
-            }
+        let connection = match outcome {
+            Ok(connection) => connection,
             Err(error) => {
-                self.counters.dial_failed();
-                let mut state = self.lock();
-                let actions = state.dial_failed(id, error, now);
-                self.forget_served(&actions);
-                drop(state);
-                if let Some(waker) = actions.wake {
-                    waker.wake();
-                }
-                self.pump();
+                let timed_out = error.kind() == ErrorKind::Timeout;
+                self.counters.dial(if timed_out {
+                    DialEvent::TimedOut
+                } else {
+                    DialEvent::Failed
+                });
+                return self.dial_failed(id, error);
             }
+        };
+        self.counters.opened(connection.info().dial_time());
+        if connection.info().tls.is_some() {
+            self.counters.alpn(AlpnEvent::Http1);
         }
+        let mut state = self.lock();
+        let until = if self.shared.is_stale(began) {
+            now
+        } else {
+            now.checked_add(PRECONNECTED.max(self.shared.limits.idle_timeout))
+                .unwrap_or_else(|| now + FAR)
+        };
+        let actions = state.dialled(id, Newcomer::Http1(connection), now, until);
+        self.forget_served(&actions);
+        drop(state);
+        if actions.served.is_empty() {
+            self.counters.dial(DialEvent::Surplus);
+        }
+        self.act(actions, CloseCause::Stale);
     }
 
     /// A dial ended without an outcome: its runtime is going, the client was closed, or a connector panicked.
@@ -384,16 +497,37 @@ impl Host {
             Error::new(ErrorKind::Connect, Some(Phase::Connect), Sent::Nothing)
                 .saying("the dial ended without an outcome: its runtime has ended, or the connector panicked")
         };
+        self.dial_failed(id, error);
+    }
+
+    fn dial_failed(&self, id: DialId, error: Error) {
         let mut state = self.lock();
         let actions = state.dial_failed(id, error, Instant::now());
         self.forget_served(&actions);
         drop(state);
-        if let Some(waker) = actions.wake {
-            waker.wake();
-        }
+        actions.served.into_iter().for_each(Served::wake);
         self.pump();
     }
 }
+
+fn host_limits(limits: &Limits) -> HostLimits {
+    HostLimits {
+        connections: limits.max_connections_per_host.map(usize::from),
+        line: limits.max_pending.map(usize::from),
+        sessions: MAX_SESSIONS,
+        session_idle: SESSION_IDLE,
+        hedge: HEDGE,
+    }
+}
+
+/// HTTP/2 sessions of one origin at once.
+const MAX_SESSIONS: usize = 4;
+
+/// How long an HTTP/2 session is kept without a stream.
+const SESSION_IDLE: Duration = Duration::from_secs(55);
+
+/// How long a dial of unknown protocol has before another joins it.
+const HEDGE: Duration = Duration::from_millis(250);
 
 /// A connection that was idle for less is trusted to the readiness flag.
 const TRUSTED: Duration = Duration::from_secs(1);

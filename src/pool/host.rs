@@ -1,7 +1,7 @@
-//! The pool's decisions for one origin, as a pure machine (design D5, spec pool 3.4 to 3.7).
+//! The pool's decisions for one origin, as a pure machine (design D5, spec pool 3.4 to 3.7 and 3.10).
 //!
-//! Events go in, what is to be done comes out; the shell in `mod.rs` does it after its lock is released. It is generic so
-//! that tests use integers for connections. It never closes, wakes or dials anything itself.
+//! Events go in, what is to be done comes out; the shell in `entry.rs` does it after its lock is released. It is generic so
+//! that tests use integers for connections `C`, sessions `S` and errors `E`. It never closes, wakes or dials anything itself.
 //!
 //! ```text
 //!            checkout            release                 dialled
@@ -10,7 +10,9 @@
 //!                          ▼                                                         ▼
 //!                     (permit dropped: `count` goes down)          error to the waiter that caused the dial
 //! ```
-//! A waiter has a ticket; the line is kept in their order, so that a waiter that must wait again keeps its place.
+//! An HTTP/1.1 connection is lent whole. An HTTP/2 session stays, and lends slots (`sessions.rs`); as soon as one is open the
+//! line is served from it. While it is unknown which of the two an origin speaks, one dial finds out for everybody who waits,
+//! joined by further ones when it takes long (spec pool R-ALPN).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -18,31 +20,56 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A place in line. Tickets grow over the whole client, so that waiters of different origins can be compared.
-pub(crate) type Ticket = u64;
+use super::line::{Line, Place, Ticket};
+use super::sessions::{SessionId, Sessions};
 
 /// Names a dial of one origin.
 pub(crate) type DialId = u64;
 
 /// What one origin holds.
 #[derive(Debug)]
-pub(crate) struct HostPool<C, E> {
+pub(crate) struct HostPool<C, S, E> {
+    limits: HostLimits,
     open: bool,
+    spoken: Spoken,
     /// Oldest first; the newest is lent first, because its path is warm and the others may expire.
     idle: VecDeque<Idle<C>>,
-    line: BTreeMap<Ticket, Waiter>,
-    /// Outcomes that their waiters have not taken yet.
-    served: BTreeMap<Ticket, Result<C, E>>,
+    sessions: Sessions<S>,
+    line: Line<Waiter, Result<Lent<C, S>, E>>,
+    /// Those in line for whom no dial was started: who would be the cause of the next one.
+    without_dial: BTreeMap<Ticket, Place>,
     dials: Vec<Dial>,
     next_dial: DialId,
-    /// Permits of this origin that are out: dialling, lent, served and idle.
+    /// Permits of this origin that are out: dialling, lent, served, idle, and sessions.
     count: usize,
-    max_count: Option<usize>,
-    max_line: Option<usize>,
     undialled: Duration,
     undialled_since: Option<Instant>,
-    /// Whether a reaper looks after the idle ones.
+    /// When a connection of this origin last proved dead in use.
+    stale: Option<Instant>,
+    /// Whether a reaper knows that there is something new to look at.
     watched: bool,
+}
+
+/// The limits of one origin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostLimits {
+    pub(crate) connections: Option<usize>,
+    pub(crate) line: Option<usize>,
+    /// HTTP/2 sessions at once.
+    pub(crate) sessions: usize,
+    /// How long a session may be without streams.
+    pub(crate) session_idle: Duration,
+    /// How long a dial of unknown protocol has before another joins it.
+    pub(crate) hedge: Duration,
+}
+
+/// What the origin speaks, as far as it is known before a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// TLS will tell.
+    Unknown,
+    Http1,
+    Http2,
 }
 
 /// What a waiter takes.
@@ -52,6 +79,28 @@ pub(crate) enum Want {
     Any,
     /// A new one, because an old one of this host has just proved dead.
     New,
+}
+
+/// What a caller gets to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lent<C, S> {
+    Connection(C),
+    /// One stream of a session.
+    Slot(SessionId, S),
+}
+
+/// What a dial has made.
+#[derive(Debug)]
+pub(crate) enum Newcomer<C, S> {
+    Http1(C),
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
+    )]
+    Http2 {
+        session: S,
+        max_streams: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -64,41 +113,46 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Idle<C> {
     pub(crate) connection: C,
-    since: Instant,
+    pub(crate) since: Instant,
     until: Instant,
+    /// Whether the reaper hears of what arrives on it.
+    pub(crate) armed: bool,
 }
 
 #[derive(Debug)]
 struct Dial {
     id: DialId,
-    /// The waiter for whom it was started; it may be served by another connection first.
-    cause: Ticket,
+    /// The waiter for whom it was started, which another connection may serve first. `None`: it is for all who wait.
+    cause: Option<Place>,
     started: Instant,
 }
 
 /// What a look at the idle connections found.
 #[derive(Debug)]
-pub(crate) struct Candidate<C> {
-    pub(crate) connection: C,
+pub(crate) struct Candidate<C, S> {
+    pub(crate) lent: Lent<C, S>,
     pub(crate) idle_for: Duration,
+    /// Another connection of this origin has proved dead in use not long ago.
+    pub(crate) doubtful: bool,
 }
 
 /// How a waiter stands.
 #[derive(Debug)]
-pub(crate) enum Progress<C, E> {
-    Served(Result<C, E>),
+pub(crate) enum Progress<C, S, E> {
+    Served(Result<Lent<C, S>, E>),
     Waiting {
         /// When the oldest dial began, while one runs.
         dialling: Option<(DialId, Instant)>,
         /// Time so far in which no dial ran; only differences mean anything.
         undialled: Duration,
+        /// When another dial should join those that run.
+        hedge_at: Option<Instant>,
     },
 }
 
-/// The answer to who wants to wait.
+/// Why somebody may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Taken,
+pub(crate) enum Refusal {
     /// As many wait as may wait.
     Full,
     /// The client was closed.
@@ -109,19 +163,69 @@ pub(crate) enum Place {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Actions<C> {
-    pub(crate) wake: Option<Waker>,
-    /// Whom the connection, or the error, went to.
-    pub(crate) served: Option<Ticket>,
+    /// Whom a connection, a slot or an error went to.
+    pub(crate) served: Few<Served>,
     pub(crate) close: Option<C>,
-    /// An idle connection has come that no reaper knows of.
+    /// There is an idle connection that no reaper knows of.
     pub(crate) watch: bool,
+}
+
+/// Who was served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) ticket: Ticket,
+    waker: Option<Waker>,
+}
+
+impl Served {
+    pub(crate) fn wake(self) {
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+    }
+}
+
+/// None, one or several. One, which is the rule, costs no allocation.
+#[derive(Debug)]
+pub(crate) struct Few<T> {
+    first: Option<T>,
+    others: Vec<T>,
+}
+
+impl<T> Few<T> {
+    fn push(&mut self, item: T) {
+        if self.first.is_none() {
+            self.first = Some(item);
+        } else {
+            self.others.push(item);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.others)
+    }
+}
+
+impl<T> IntoIterator for Few<T> {
+    type Item = T;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<T>, std::vec::IntoIter<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.others)
+    }
 }
 
 impl<C> Default for Actions<C> {
     fn default() -> Self {
         Self {
-            wake: None,
-            served: None,
+            served: Few {
+                first: None,
+                others: Vec::new(),
+            },
             close: None,
             watch: false,
         }
@@ -129,41 +233,58 @@ impl<C> Default for Actions<C> {
 }
 
 /// The numbers that a snapshot shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
     pub(crate) count: usize,
+    /// Idle connections, and sessions without streams.
     pub(crate) idle: usize,
     pub(crate) dialling: usize,
     pub(crate) waiting: usize,
     pub(crate) served: usize,
+    pub(crate) sessions: usize,
+    pub(crate) streams: usize,
 }
 
-impl<C, E> HostPool<C, E> {
-    pub(crate) fn new(max_count: Option<usize>, max_line: Option<usize>, now: Instant) -> Self {
+impl<C, S, E> HostPool<C, S, E> {
+    pub(crate) fn new(limits: HostLimits, spoken: Spoken, now: Instant) -> Self {
         Self {
+            limits,
             open: true,
+            spoken,
             idle: VecDeque::new(),
-            line: BTreeMap::new(),
-            served: BTreeMap::new(),
+            sessions: Sessions::new(),
+            line: Line::new(),
+            without_dial: BTreeMap::new(),
             dials: Vec::new(),
             next_dial: 0,
             count: 0,
-            max_count,
-            max_line,
             undialled: Duration::ZERO,
             undialled_since: Some(now),
+            stale: None,
             watched: false,
         }
     }
 
-    /// The newest idle connection. Those that expired are moved to `expired`. Nobody is overtaken: while somebody waits whom
-    /// it could serve, nothing is idle.
-    pub(crate) fn checkout(&mut self, now: Instant, expired: &mut Vec<C>) -> Option<Candidate<C>> {
+    /// A free slot, else the newest idle connection. Those that expired are moved to `expired`. Nobody is overtaken: while
+    /// somebody waits whom it could serve, nothing is free.
+    pub(crate) fn checkout(&mut self, now: Instant, expired: &mut Vec<C>) -> Option<Candidate<C, S>>
+    where
+        S: Clone,
+    {
+        let doubtful = self.is_doubtful(now);
+        if let Some((id, session)) = self.sessions.take_slot() {
+            return Some(Candidate {
+                lent: Lent::Slot(id, session),
+                idle_for: Duration::ZERO,
+                doubtful,
+            });
+        }
         while let Some(idle) = self.idle.pop_back() {
             if now < idle.until {
                 return Some(Candidate {
-                    connection: idle.connection,
+                    lent: Lent::Connection(idle.connection),
                     idle_for: now.saturating_duration_since(idle.since),
+                    doubtful,
                 });
             }
             expired.push(idle.connection);
@@ -172,36 +293,58 @@ impl<C, E> HostPool<C, E> {
     }
 
     /// Puts a waiter into line. A connection that came free since the waiter looked is his at once.
-    pub(crate) fn enqueue(&mut self, ticket: Ticket, want: Want) -> Place {
+    pub(crate) fn enqueue(&mut self, ticket: Ticket, want: Want) -> Result<Place, Refusal>
+    where
+        S: Clone,
+    {
         if !self.open {
-            return Place::Closed;
+            return Err(Refusal::Closed);
         }
-        if self.max_line.is_some_and(|max| self.line.len() >= max) {
-            return Place::Full;
+        if self.limits.line.is_some_and(|max| self.line.len() >= max) {
+            return Err(Refusal::Full);
         }
-        self.enqueue_again(ticket, want);
-        Place::Taken
+        let place = self.line.join(ticket, Waiter { want, waker: None });
+        self.settle_in(place, want);
+        Ok(place)
     }
 
     /// Puts a waiter back at its place, after what it was served proved dead.
-    pub(crate) fn enqueue_again(&mut self, ticket: Ticket, want: Want) {
-        let idle = (want == Want::Any).then(|| self.idle.pop_back()).flatten();
-        match idle {
-            Some(idle) => {
-                self.served.insert(ticket, Ok(idle.connection));
-            }
-            None => {
-                self.line.insert(ticket, Waiter { want, waker: None });
-            }
+    pub(crate) fn enqueue_again(&mut self, place: Place, want: Want)
+    where
+        S: Clone,
+    {
+        self.line.rejoin(place, Waiter { want, waker: None });
+        self.settle_in(place, want);
+    }
+
+    /// Serves who has just come with what is free, or remembers that nobody dials for him yet.
+    fn settle_in(&mut self, place: Place, want: Want)
+    where
+        S: Clone,
+    {
+        let free = match want {
+            Want::New => None,
+            Want::Any => match self.sessions.take_slot() {
+                Some((id, session)) => Some(Lent::Slot(id, session)),
+                None => {
+                    let newest = self.idle.pop_back();
+                    newest.map(|idle| Lent::Connection(idle.connection))
+                }
+            },
+        };
+        match free {
+            // Nobody sleeps at this place yet, so there is nobody to wake.
+            Some(lent) => drop(self.line.serve(place, Ok(lent))),
+            None => drop(self.without_dial.insert(place.ticket, place)),
         }
     }
 
     /// What became of a waiter; if nothing yet, `waker` is woken when it does.
-    pub(crate) fn poll(&mut self, ticket: Ticket, waker: &Waker, now: Instant) -> Progress<C, E> {
-        if let Some(outcome) = self.served.remove(&ticket) {
+    pub(crate) fn poll(&mut self, place: Place, waker: &Waker, now: Instant) -> Progress<C, S, E> {
+        if let Some(outcome) = self.line.take(place) {
             return Progress::Served(outcome);
         }
-        if let Some(waiter) = self.line.get_mut(&ticket) {
+        if let Some(waiter) = self.line.waiter_mut(place) {
             match &mut waiter.waker {
                 Some(known) => known.clone_from(waker),
                 none => *none = Some(waker.clone()),
@@ -210,110 +353,222 @@ impl<C, E> HostPool<C, E> {
         Progress::Waiting {
             dialling: self.dials.first().map(|dial| (dial.id, dial.started)),
             undialled: self.undialled(now),
+            hedge_at: self.hedge_at(),
         }
     }
 
     /// Takes a waiter out, wherever it is. What it had been served is the caller's to use or to release.
-    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Result<C, E>> {
-        self.line.remove(&ticket);
-        self.served.remove(&ticket)
+    pub(crate) fn leave(&mut self, place: Place) -> Option<Result<Lent<C, S>, E>> {
+        self.without_dial.remove(&place.ticket);
+        self.line.leave(place)
     }
 
     /// Who has waited longest.
     pub(crate) fn first_in_line(&self) -> Option<Ticket> {
-        self.line.keys().next().copied()
+        self.line.first().map(|place| place.ticket)
     }
 
-    /// The waiter for whom another dial should start, if the line is longer than the dials that run and the limit allows.
-    pub(crate) fn wants_dial(&self) -> Option<Ticket> {
-        let room = self.max_count.is_none_or(|max| self.count < max);
-        if !self.open || !room || self.dials.len() >= self.line.len() {
+    /// The waiter for whom another dial should start, if the line calls for more dials than run and the limit allows.
+    pub(crate) fn wants_dial(&self, now: Instant) -> Option<Ticket> {
+        let room = self.limits.connections.is_none_or(|max| self.count < max);
+        if !self.open || !room || self.dials.len() >= self.wanted_dials(now) {
             return None;
         }
-        let caused = |ticket: &Ticket| self.dials.iter().any(|dial| dial.cause == *ticket);
-        self.line.keys().copied().find(|ticket| !caused(ticket))
+        match self.spoken {
+            Spoken::Http1 => self.without_dial.keys().next().copied(),
+            Spoken::Unknown | Spoken::Http2 => self.first_in_line(),
+        }
+    }
+
+    /// How many dials should run: one for each who waits; with sessions, as many as carry them (spec pool R-DIAL-2); while the
+    /// protocol is unknown one, and one more for each hedge that has passed (R-ALPN-1).
+    fn wanted_dials(&self, now: Instant) -> usize {
+        let waiting = self.line.len();
+        match self.spoken {
+            Spoken::Http1 => waiting,
+            Spoken::Http2 => {
+                let room = self.limits.sessions.saturating_sub(self.sessions.trusted());
+                waiting.div_ceil(self.sessions.expected_streams()).min(room)
+            }
+            Spoken::Unknown => {
+                let hedges = self.dials.first().map_or(0, |oldest| {
+                    let due = |hedge: &u32| self.hedge_time(oldest, *hedge) <= now;
+                    (1..=MAX_HEDGES).take_while(due).count()
+                });
+                waiting.min(1 + hedges)
+            }
+        }
+    }
+
+    /// When the next hedge is due, if one may still come.
+    fn hedge_at(&self) -> Option<Instant> {
+        let running = self.dials.len();
+        let may = self.spoken == Spoken::Unknown && running < self.line.len();
+        let next = u32::try_from(running)
+            .ok()
+            .filter(|next| *next <= MAX_HEDGES && may)?;
+        Some(self.hedge_time(self.dials.first()?, next))
+    }
+
+    fn hedge_time(&self, oldest: &Dial, hedge: u32) -> Instant {
+        let after = self.limits.hedge.checked_mul(hedge).unwrap_or(FAR);
+        oldest.started + after.min(FAR)
     }
 
     /// A dial begins, with a permit.
-    pub(crate) fn begin_dial(&mut self, cause: Ticket, now: Instant) -> DialId {
+    pub(crate) fn begin_dial(&mut self, now: Instant) -> DialId {
         self.undialled = self.undialled(now);
         self.undialled_since = None;
         self.count += 1;
         self.next_dial += 1;
-        let id = self.next_dial;
+        let cause = match self.spoken {
+            Spoken::Http1 => self.without_dial.pop_first().map(|(_, place)| place),
+            Spoken::Unknown | Spoken::Http2 => None,
+        };
         self.dials.push(Dial {
-            id,
+            id: self.next_dial,
             cause,
             started: now,
         });
-        id
+        self.next_dial
     }
 
-    /// A dial has made a connection: it goes to the first in line (late binding), else it is idle.
+    /// Whether a dial that turns out to speak HTTP/2 should go on to open a session: not if an open one has room for everybody
+    /// who waits (spec pool R-ALPN-3).
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
+    )]
+    pub(crate) fn needs_session(&self) -> bool {
+        self.sessions.trusted() == 0 || self.sessions.free_slots() < self.line.len().max(1)
+    }
+
+    /// A dial has made a connection: it goes to the first in line (late binding), else it is idle. A session goes to all it can
+    /// carry. What it speaks is what the next dials expect.
     pub(crate) fn dialled(
         &mut self,
         id: DialId,
-        connection: C,
+        newcomer: Newcomer<C, S>,
         now: Instant,
         until: Instant,
-    ) -> Actions<C> {
+    ) -> Actions<C>
+    where
+        S: Clone,
+    {
         self.end_dial(id, now);
-        let first = self.line.keys().next().copied();
-        self.serve(first, connection, now, until)
+        match newcomer {
+            Newcomer::Http1(connection) => {
+                self.speaks(Spoken::Http1);
+                let first = self.line.first();
+                self.serve(first, connection, now, until)
+            }
+            Newcomer::Http2 {
+                session,
+                max_streams,
+            } => {
+                self.speaks(Spoken::Http2);
+                let mut actions = Actions::default();
+                if self.open {
+                    self.sessions.add(session, max_streams, now, None);
+                    self.serve_slots(None, &mut actions);
+                    actions.watch = !std::mem::replace(&mut self.watched, true);
+                }
+                actions
+            }
+        }
     }
 
-    /// A dial has failed: the waiter that caused it hears of it, if it still waits.
-    pub(crate) fn dial_failed(&mut self, id: DialId, error: E, now: Instant) -> Actions<C> {
-        let mut actions = Actions::default();
-        if let Some(cause) = self.end_dial(id, now) {
-            if let Some(waiter) = self.line.remove(&cause) {
-                self.served.insert(cause, Err(error));
-                actions.wake = waiter.waker;
-                actions.served = Some(cause);
+    /// What the origin turned out to speak. Those for whom nobody dials by name now are in need of a dial again.
+    fn speaks(&mut self, spoken: Spoken) {
+        if std::mem::replace(&mut self.spoken, spoken) == spoken {
+            return;
+        }
+        self.without_dial = self
+            .line
+            .iter()
+            .map(|(place, _)| (place.ticket, place))
+            .collect();
+        for dial in &self.dials {
+            if let Some(cause) = dial.cause {
+                self.without_dial.remove(&cause.ticket);
             }
+        }
+    }
+
+    /// A dial has failed: the waiter that caused it hears of it, if it still waits. One that was for all fails all, unless
+    /// another still runs for them or a session will serve them in turn (spec pool R-DIAL-5).
+    pub(crate) fn dial_failed(&mut self, id: DialId, error: E, now: Instant) -> Actions<C>
+    where
+        E: Clone,
+    {
+        let mut actions = Actions::default();
+        let Some(dial) = self.end_dial(id, now) else {
+            return actions;
+        };
+        match dial.cause {
+            Some(cause) => self.hand_over(cause, Err(error), &mut actions),
+            None if self.sessions.trusted() > 0 => {
+                // The line moves on without it. Failing one of them keeps a dead peer from being dialled for ever.
+                if let Some(first) = self.line.first() {
+                    self.hand_over(first, Err(error), &mut actions);
+                }
+            }
+            None if self.dials.is_empty() => {
+                while let Some(first) = self.line.first() {
+                    self.hand_over(first, Err(error.clone()), &mut actions);
+                }
+            }
+            None => {}
         }
         actions
     }
 
-    /// A dial has gone without an outcome, as when its runtime ends.
-    pub(crate) fn end_dial(&mut self, id: DialId, now: Instant) -> Option<Ticket> {
+    /// A dial has gone without an outcome, or with one that is not needed.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
+    )]
+    pub(crate) fn dial_dropped(&mut self, id: DialId, now: Instant) {
+        let dial = self.end_dial(id, now);
+        if let Some(cause) = dial.and_then(|dial| dial.cause) {
+            if self.line.waiter_mut(cause).is_some() {
+                self.without_dial.insert(cause.ticket, cause);
+            }
+        }
+    }
+
+    fn end_dial(&mut self, id: DialId, now: Instant) -> Option<Dial> {
         let at = self.dials.iter().position(|dial| dial.id == id)?;
         let dial = self.dials.remove(at);
         if self.dials.is_empty() {
             self.undialled_since = Some(now);
         }
-        Some(dial.cause)
+        Some(dial)
     }
 
     /// A connection has come free.
     pub(crate) fn release(&mut self, connection: C, now: Instant, until: Instant) -> Actions<C> {
-        let first = self
-            .line
-            .iter()
-            .find(|(_, waiter)| waiter.want == Want::Any);
-        let first = first.map(|(ticket, _)| *ticket);
+        let first = self.first_who_wants(Some(Want::Any));
         self.serve(first, connection, now, until)
     }
 
     /// Hands a connection to a waiter; with none it is idle, or closed if it may not be.
     fn serve(
         &mut self,
-        first: Option<Ticket>,
+        first: Option<Place>,
         connection: C,
         now: Instant,
         until: Instant,
     ) -> Actions<C> {
         let mut actions = Actions::default();
-        let waiter = first.and_then(|ticket| Some((ticket, self.line.remove(&ticket)?)));
-        if let Some((ticket, waiter)) = waiter {
-            self.served.insert(ticket, Ok(connection));
-            actions.wake = waiter.waker;
-            actions.served = Some(ticket);
+        if let Some(first) = first {
+            self.hand_over(first, Ok(Lent::Connection(connection)), &mut actions);
         } else if self.open && now < until {
             self.idle.push_back(Idle {
                 connection,
                 since: now,
                 until,
+                armed: false,
             });
             actions.watch = !std::mem::replace(&mut self.watched, true);
         } else {
@@ -322,45 +577,105 @@ impl<C, E> HostPool<C, E> {
         actions
     }
 
+    /// Serves the line from the sessions for as long as both last.
+    fn serve_slots(&mut self, want: Option<Want>, actions: &mut Actions<C>)
+    where
+        S: Clone,
+    {
+        while let Some(place) = self.first_who_wants(want) {
+            let Some((id, session)) = self.sessions.take_slot() else {
+                return;
+            };
+            self.hand_over(place, Ok(Lent::Slot(id, session)), actions);
+        }
+    }
+
+    fn first_who_wants(&self, want: Option<Want>) -> Option<Place> {
+        self.line
+            .iter()
+            .find(|(_, waiter)| want.is_none_or(|want| waiter.want == want))
+            .map(|(place, _)| place)
+    }
+
+    fn hand_over(
+        &mut self,
+        place: Place,
+        outcome: Result<Lent<C, S>, E>,
+        actions: &mut Actions<C>,
+    ) {
+        self.without_dial.remove(&place.ticket);
+        if let Ok(waiter) = self.line.serve(place, outcome) {
+            actions.served.push(Served {
+                ticket: place.ticket,
+                waker: waiter.waker,
+            });
+        }
+    }
+
     /// A permit came back: its socket is closed.
     pub(crate) fn closed(&mut self) {
         self.count = self.count.saturating_sub(1);
     }
 
-    /// Since when the oldest idle connection is idle.
+    /// A connection proved dead while it was used.
+    pub(crate) fn saw_stale(&mut self, now: Instant) {
+        self.stale = Some(now);
+    }
+
+    fn is_doubtful(&self, now: Instant) -> bool {
+        self.stale
+            .is_some_and(|stale| now.saturating_duration_since(stale) < DOUBT)
+    }
+
+    /// Since when the oldest idle connection or session is idle.
     pub(crate) fn oldest_idle(&self) -> Option<Instant> {
-        self.idle.front().map(|idle| idle.since)
+        let connection = self.idle.front().map(|idle| idle.since);
+        let session = self.sessions.oldest_idle();
+        connection.into_iter().chain(session).min()
     }
 
-    /// Takes the oldest idle connection out, to make room.
-    pub(crate) fn evict(&mut self) -> Option<C> {
-        self.idle.pop_front().map(|idle| idle.connection)
-    }
-
-    /// Takes the idle connections out that have expired.
-    pub(crate) fn expire(&mut self, now: Instant, expired: &mut Vec<C>) {
-        let mut kept = VecDeque::with_capacity(self.idle.len());
-        for idle in self.idle.drain(..) {
-            if now < idle.until {
-                kept.push_back(idle);
-            } else {
-                expired.push(idle.connection);
-            }
+    /// Takes the oldest idle connection or session out, to make room.
+    pub(crate) fn evict(&mut self) -> Option<Evicted<C, S>> {
+        let connection = self.idle.front().map(|idle| idle.since);
+        let session = self.sessions.oldest_idle();
+        if session.is_some() && (connection.is_none() || session < connection) {
+            return self.sessions.retire_longest_idle().map(Evicted::Session);
         }
-        self.idle = kept;
+        self.idle
+            .pop_front()
+            .map(|idle| Evicted::Connection(idle.connection))
+    }
+
+    /// Takes the idle connections out that have expired, and retires the sessions that have.
+    pub(crate) fn expire(&mut self, now: Instant, expired: &mut Vec<C>) -> Vec<S> {
+        if self.idle.iter().any(|idle| idle.until <= now) {
+            let mut kept = VecDeque::with_capacity(self.idle.len());
+            for idle in self.idle.drain(..) {
+                if now < idle.until {
+                    kept.push_back(idle);
+                } else {
+                    expired.push(idle.connection);
+                }
+            }
+            self.idle = kept;
+        }
+        self.sessions
+            .retire_old(now, now.checked_sub(self.limits.session_idle))
     }
 
     /// Takes out the idle connections that a look makes suspicious; [`put_back`](Self::put_back) returns those that prove
     /// to be alive.
-    pub(crate) fn take_suspects(&mut self, mut is_suspect: impl FnMut(&C) -> bool) -> Vec<Idle<C>> {
+    pub(crate) fn take_suspects(
+        &mut self,
+        mut is_suspect: impl FnMut(&mut Idle<C>) -> bool,
+    ) -> Vec<Idle<C>> {
         let mut suspects = Vec::new();
-        for at in (0..self.idle.len()).rev() {
-            if self
-                .idle
-                .get(at)
-                .is_some_and(|idle| is_suspect(&idle.connection))
-            {
+        let mut at = 0;
+        while let Some(idle) = self.idle.get_mut(at) {
+            if is_suspect(idle) {
                 suspects.extend(self.idle.remove(at));
+            } else {
+                at += 1;
             }
         }
         suspects
@@ -368,7 +683,7 @@ impl<C, E> HostPool<C, E> {
 
     /// Returns a suspect to its place, or to whoever came to wait meanwhile.
     pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C> {
-        if !self.line.is_empty() || !self.open {
+        if !self.open || self.first_who_wants(Some(Want::Any)).is_some() {
             return self.release(suspect.connection, now, suspect.until);
         }
         let at = self
@@ -378,59 +693,101 @@ impl<C, E> HostPool<C, E> {
         Actions::default()
     }
 
+    /// When the reaper should look again. After [`NextLook::Soon`] it need not be called for what is released; after any other
+    /// answer it is.
+    pub(crate) fn next_look(&mut self) -> NextLook {
+        self.watched = self.idle.iter().any(|idle| !idle.armed);
+        if self.watched {
+            return NextLook::Soon;
+        }
+        let session = self
+            .sessions
+            .oldest_idle()
+            .and_then(|since| since.checked_add(self.limits.session_idle));
+        let first = self.idle.iter().map(|idle| idle.until).chain(session).min();
+        first.map_or(NextLook::Never, NextLook::At)
+    }
+
     /// The reaper goes; answers whether it may.
     pub(crate) fn unwatch(&mut self) -> bool {
-        self.watched = !self.idle.is_empty();
+        self.watched = !self.idle.is_empty() || self.sessions.len() > 0;
         !self.watched
     }
 
-    /// Takes all idle connections out.
-    pub(crate) fn drain_idle(&mut self) -> Vec<C> {
-        self.idle.drain(..).map(|idle| idle.connection).collect()
+    /// Takes all idle connections out, and retires the sessions without streams.
+    pub(crate) fn drain_idle(&mut self) -> (Vec<C>, Vec<S>) {
+        let connections = self.idle.drain(..).map(|idle| idle.connection).collect();
+        (connections, self.sessions.retire_idle())
+    }
+
+    /// Takes all idle connections out, and retires all sessions: what is open now serves no further request.
+    pub(crate) fn drain_all(&mut self) -> (Vec<C>, Vec<S>) {
+        let (connections, mut sessions) = self.drain_idle();
+        sessions.extend(self.sessions.retire_all());
+        (connections, sessions)
     }
 
     /// No further request is served: whoever waits gets `error`.
-    pub(crate) fn close(&mut self, error: &E) -> Vec<Waker>
+    pub(crate) fn close(&mut self, error: &E) -> Actions<C>
     where
         E: Clone,
     {
         self.open = false;
-        let mut wakers = Vec::new();
-        for (ticket, waiter) in std::mem::take(&mut self.line) {
-            self.served.insert(ticket, Err(error.clone()));
-            wakers.extend(waiter.waker);
+        let mut actions = Actions::default();
+        while let Some(first) = self.line.first() {
+            self.hand_over(first, Err(error.clone()), &mut actions);
         }
-        wakers
+        actions
     }
 
     pub(crate) fn census(&self) -> Census {
         Census {
             count: self.count,
-            idle: self.idle.len(),
+            idle: self.idle.len() + self.sessions.idle(),
             dialling: self.dials.len(),
             waiting: self.line.len(),
-            served: self.served.len(),
+            served: self.line.served(),
+            sessions: self.sessions.len(),
+            streams: self.sessions.streams(),
         }
     }
 
     /// The invariants of spec pool R-OBJ-6, as far as one origin can see them.
     pub(crate) fn check(&self) -> Result<(), String> {
         let census = self.census();
-        let delivered = self
-            .served
-            .values()
-            .filter(|outcome| outcome.is_ok())
-            .count();
-        if census.dialling + census.idle + delivered > census.count {
+        let delivered = |lent: fn(&Lent<C, S>) -> bool| {
+            let outcomes = self.line.outcomes();
+            outcomes
+                .filter(|outcome| outcome.as_ref().is_ok_and(lent))
+                .count()
+        };
+        let connections = delivered(|lent| matches!(lent, Lent::Connection(_)));
+        let slots = delivered(|lent| matches!(lent, Lent::Slot(..)));
+        if census.dialling + self.idle.len() + connections + census.sessions > census.count {
             return Err(format!("more connections than permits: {census:?}"));
         }
-        if census.idle > 0 && self.line.values().any(|waiter| waiter.want == Want::Any) {
+        if slots > census.streams {
+            return Err(format!("more slots delivered than taken: {census:?}"));
+        }
+        let somebody_waits = self.first_who_wants(Some(Want::Any)).is_some();
+        if somebody_waits && (!self.idle.is_empty() || self.sessions.free_slots() > 0) {
             return Err(format!(
                 "a connection is idle while somebody waits: {census:?}"
             ));
         }
-        if self.max_count.is_some_and(|max| census.count > max) {
+        if self
+            .limits
+            .connections
+            .is_some_and(|max| census.count > max)
+        {
             return Err(format!("over the limit of the origin: {census:?}"));
+        }
+        let forgotten = self
+            .without_dial
+            .values()
+            .any(|place| !self.line.iter().any(|(waiting, _)| waiting == *place));
+        if forgotten {
+            return Err(format!("a dial would start for nobody: {census:?}"));
         }
         Ok(())
     }
@@ -444,17 +801,96 @@ impl<C, E> HostPool<C, E> {
     }
 }
 
+/// What happens to sessions after they were opened.
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "TLS offers http/1.1 alone so far")
+)]
+impl<C, S: Clone, E> HostPool<C, S, E> {
+    /// A stream is done: its slot goes to the first in line.
+    pub(crate) fn release_slot(&mut self, id: SessionId, now: Instant) -> Actions<C> {
+        self.sessions.free_slot(id, now);
+        self.slots_changed()
+    }
+
+    /// The peer allows another number of streams (spec pool R-H2-4).
+    pub(crate) fn set_max_streams(&mut self, id: SessionId, max_streams: usize) -> Actions<C> {
+        self.sessions.set_max_streams(id, max_streams);
+        self.slots_changed()
+    }
+
+    /// Whether it is doubted that the peer is still there (spec pool R-H2-7).
+    pub(crate) fn set_suspect(&mut self, id: SessionId, suspect: bool) -> Actions<C> {
+        self.sessions.set_suspect(id, suspect);
+        self.slots_changed()
+    }
+
+    /// The session gets no new streams (spec pool R-H2-6). The handle is to be dropped once the lock is released.
+    pub(crate) fn retire(&mut self, id: SessionId) -> Option<S> {
+        self.sessions.retire(id)
+    }
+
+    /// The session has ended; its permit comes back apart from this.
+    pub(crate) fn session_gone(&mut self, id: SessionId) -> Option<S> {
+        self.sessions.gone(id)
+    }
+
+    fn slots_changed(&mut self) -> Actions<C> {
+        let mut actions = Actions::default();
+        self.serve_slots(Some(Want::Any), &mut actions);
+        actions
+    }
+}
+
+/// When a reaper has something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NextLook {
+    /// Something is idle and not armed.
+    Soon,
+    /// Something expires.
+    At(Instant),
+    /// Nothing is idle.
+    Never,
+}
+
+/// What was taken out to make room.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Evicted<C, S> {
+    Connection(C),
+    Session(S),
+}
+
+/// Dials that may join the first one while the protocol is unknown.
+const MAX_HEDGES: u32 = 3;
+
+/// How long an origin of which a connection proved dead in use is looked at more closely (spec pool R-LIVE-3).
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Stands in for a time that the clock cannot express.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    type Machine = HostPool<u32, &'static str>;
+    type Machine = HostPool<u32, char, &'static str>;
 
     fn machine(max_count: Option<usize>) -> (Machine, Instant) {
+        speaking(Spoken::Http1, max_count)
+    }
+
+    fn speaking(spoken: Spoken, max_count: Option<usize>) -> (Machine, Instant) {
         let now = Instant::now();
-        (HostPool::new(max_count, Some(3), now), now)
+        let limits = HostLimits {
+            connections: max_count,
+            line: Some(9),
+            sessions: 2,
+            session_idle: Duration::from_secs(55),
+            hedge: Duration::from_millis(250),
+        };
+        (HostPool::new(limits, spoken, now), now)
     }
 
     fn later(now: Instant, seconds: u64) -> Instant {
@@ -470,31 +906,73 @@ mod tests {
         }
     }
 
-    fn take(machine: &mut Machine, now: Instant) -> Option<u32> {
-        let mut expired = Vec::new();
-        machine
-            .checkout(now, &mut expired)
-            .map(|candidate| candidate.connection)
+    fn join(machine: &mut Machine, ticket: Ticket) -> Place {
+        machine.enqueue(ticket, Want::Any).unwrap()
     }
 
-    fn served(
+    fn join_all<const N: usize>(machine: &mut Machine, tickets: [Ticket; N]) -> [Place; N] {
+        tickets.map(|ticket| join(machine, ticket))
+    }
+
+    fn take(machine: &mut Machine, now: Instant) -> Option<u32> {
+        let mut expired = Vec::new();
+        match machine.checkout(now, &mut expired)?.lent {
+            Lent::Connection(connection) => Some(connection),
+            Lent::Slot(..) => None,
+        }
+    }
+
+    fn outcome(
         machine: &mut Machine,
-        ticket: Ticket,
+        place: Place,
         now: Instant,
     ) -> Option<Result<u32, &'static str>> {
-        match machine.poll(ticket, Waker::noop(), now) {
-            Progress::Served(outcome) => Some(outcome),
+        match machine.poll(place, Waker::noop(), now) {
+            Progress::Served(Ok(Lent::Connection(connection))) => Some(Ok(connection)),
+            Progress::Served(Ok(Lent::Slot(id, _))) => Some(Ok(u32::try_from(id).unwrap() * 100)),
+            Progress::Served(Err(error)) => Some(Err(error)),
             Progress::Waiting { .. } => None,
         }
     }
 
+    /// What a waiter was served; it leaves the line.
+    fn served(
+        machine: &mut Machine,
+        place: Place,
+        now: Instant,
+    ) -> Option<Result<u32, &'static str>> {
+        let outcome = outcome(machine, place, now)?;
+        assert!(machine.leave(place).is_none());
+        Some(outcome)
+    }
+
+    fn http1(machine: &mut Machine, id: DialId, connection: u32, now: Instant) -> Actions<u32> {
+        machine.dialled(id, Newcomer::Http1(connection), now, later(now, 5))
+    }
+
+    fn http2(machine: &mut Machine, id: DialId, max_streams: usize, now: Instant) -> Actions<u32> {
+        let newcomer = Newcomer::Http2 {
+            session: 's',
+            max_streams,
+        };
+        machine.dialled(id, newcomer, now, later(now, 5))
+    }
+
+    /// Starts the dials that are wanted, and answers which.
+    fn pump(machine: &mut Machine, now: Instant) -> Vec<DialId> {
+        let mut started = Vec::new();
+        while machine.wants_dial(now).is_some() {
+            started.push(machine.begin_dial(now));
+        }
+        started
+    }
+
     /// Dials and delivers `connection` to a waiter of its own.
     fn lend(machine: &mut Machine, connection: u32, now: Instant) {
-        let ticket = u64::from(connection) + 1000;
-        assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
-        let id = machine.begin_dial(ticket, now);
-        let _ = machine.dialled(id, connection, now, later(now, 5));
-        assert_eq!(served(machine, ticket, now), Some(Ok(connection)));
+        let place = join(machine, u64::from(connection) + 1000);
+        let id = machine.begin_dial(now);
+        let _ = http1(machine, id, connection, now);
+        assert_eq!(served(machine, place, now), Some(Ok(connection)));
     }
 
     /// pool.md test 1.
@@ -509,7 +987,7 @@ mod tests {
         }
         assert_eq!(take(&mut machine, now), Some(3));
         assert_eq!(take(&mut machine, now), Some(2));
-        assert_eq!(machine.evict(), Some(1));
+        assert_eq!(machine.evict(), Some(Evicted::Connection(1)));
         machine.check().unwrap();
     }
 
@@ -528,26 +1006,24 @@ mod tests {
     fn waiters_are_served_in_order_and_nobody_overtakes() {
         let (mut machine, now) = machine(Some(1));
         lend(&mut machine, 1, now);
-        for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
-        }
-        assert_eq!(machine.wants_dial(), None, "the limit is reached");
+        let [first, second] = join_all(&mut machine, [10, 11]);
+        assert_eq!(machine.wants_dial(now), None, "the limit is reached");
         let wakes = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&wakes));
         assert!(matches!(
-            machine.poll(10, &waker, now),
+            machine.poll(first, &waker, now),
             Progress::Waiting { .. }
         ));
         let actions = machine.release(1, now, later(now, 5));
-        actions.wake.expect("the first in line is woken").wake();
+        actions.served.into_iter().for_each(Served::wake);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert_eq!(
             take(&mut machine, now),
             None,
             "a newcomer does not overtake the line"
         );
-        assert_eq!(served(&mut machine, 11, now), None);
-        assert_eq!(served(&mut machine, 10, now), Some(Ok(1)));
+        assert_eq!(served(&mut machine, second, now), None);
+        assert_eq!(served(&mut machine, first, now), Some(Ok(1)));
         machine.check().unwrap();
     }
 
@@ -556,14 +1032,12 @@ mod tests {
     fn who_leaves_loses_nothing() {
         let (mut machine, now) = machine(Some(1));
         lend(&mut machine, 1, now);
-        for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
-        }
-        assert!(machine.leave(10).is_none());
+        let [first, second] = join_all(&mut machine, [10, 11]);
+        assert!(machine.leave(first).is_none());
         let _ = machine.release(1, now, later(now, 5));
         assert_eq!(
-            machine.leave(11),
-            Some(Ok(1)),
+            machine.leave(second),
+            Some(Ok(Lent::Connection(1))),
             "a delivered connection is handed back"
         );
         let _ = machine.release(1, now, later(now, 5));
@@ -576,14 +1050,13 @@ mod tests {
         let (mut machine, now) = machine(Some(2));
         lend(&mut machine, 1, now);
         lend(&mut machine, 2, now);
-        for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
-        }
+        let [first, second] = join_all(&mut machine, [10, 11]);
         let _ = machine.release(1, now, later(now, 5));
-        assert_eq!(served(&mut machine, 10, now), Some(Ok(1)));
-        machine.enqueue_again(10, Want::Any);
+        assert_eq!(outcome(&mut machine, first, now), Some(Ok(1)));
+        machine.enqueue_again(first, Want::Any);
         let _ = machine.release(2, now, later(now, 5));
-        assert_eq!(served(&mut machine, 10, now), Some(Ok(2)));
+        assert_eq!(served(&mut machine, first, now), Some(Ok(2)));
+        assert_eq!(served(&mut machine, second, now), None);
     }
 
     /// pool.md test 14 and R-DIAL-4: a freed connection wins over the dial, which then serves the next.
@@ -591,59 +1064,64 @@ mod tests {
     fn late_binding() {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
-        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
-        let id = machine.begin_dial(10, now);
+        let first = join(&mut machine, 10);
+        let dials = pump(&mut machine, now);
         let _ = machine.release(1, now, later(now, 5));
-        assert_eq!(served(&mut machine, 10, now), Some(Ok(1)));
-        assert_eq!(machine.enqueue(11, Want::Any), Place::Taken);
-        assert_eq!(machine.wants_dial(), None, "the running dial is counted on");
-        let _ = machine.dialled(id, 2, now, later(now, 5));
-        assert_eq!(served(&mut machine, 11, now), Some(Ok(2)));
+        assert_eq!(served(&mut machine, first, now), Some(Ok(1)));
+        let second = join(&mut machine, 11);
+        assert_eq!(
+            machine.wants_dial(now),
+            None,
+            "the running dial is counted on"
+        );
+        let _ = http1(&mut machine, dials[0], 2, now);
+        assert_eq!(served(&mut machine, second, now), Some(Ok(2)));
     }
 
-    /// R-DIAL-5 and pool.md test 13.
+    /// R-DIAL-5 and pool.md test 13 (a).
     #[test]
     fn a_failed_dial_reaches_the_waiter_that_caused_it() {
         let (mut machine, now) = machine(None);
-        for ticket in [10, 11] {
-            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
-        }
-        assert_eq!(machine.wants_dial(), Some(10));
-        let first = machine.begin_dial(10, now);
-        assert_eq!(machine.wants_dial(), Some(11));
-        let second = machine.begin_dial(11, now);
-        let _ = machine.dial_failed(second, "refused", now);
+        let [first, second] = join_all(&mut machine, [10, 11]);
+        assert_eq!(machine.wants_dial(now), Some(10));
+        let for_first = machine.begin_dial(now);
+        assert_eq!(machine.wants_dial(now), Some(11));
+        let for_second = machine.begin_dial(now);
+        let _ = machine.dial_failed(for_second, "refused", now);
         machine.closed();
-        assert_eq!(served(&mut machine, 10, now), None);
-        assert_eq!(served(&mut machine, 11, now), Some(Err("refused")));
-        assert!(machine.leave(10).is_none());
-        let _ = machine.dial_failed(first, "refused", now);
+        assert_eq!(served(&mut machine, first, now), None);
+        assert_eq!(served(&mut machine, second, now), Some(Err("refused")));
+        assert!(machine.leave(first).is_none());
+        let _ = machine.dial_failed(for_first, "refused", now);
         machine.closed();
-        assert_eq!(
-            machine.census(),
-            Census {
-                count: 0,
-                idle: 0,
-                dialling: 0,
-                waiting: 0,
-                served: 0
-            }
-        );
+        assert_eq!(machine.census(), Census::default());
+    }
+
+    #[test]
+    fn a_dial_that_is_dropped_is_started_again_for_its_waiter() {
+        let (mut machine, now) = machine(None);
+        let [first, _] = join_all(&mut machine, [10, 11]);
+        let dials = pump(&mut machine, now);
+        machine.dial_dropped(dials[0], now);
+        assert_eq!(machine.wants_dial(now), Some(10));
+        assert!(machine.leave(first).is_none());
+        assert_eq!(machine.wants_dial(now), None, "the other dial runs");
+        machine.check().unwrap();
     }
 
     /// Ruling 4: only time without a dial counts against the pool limit.
     #[test]
     fn the_pool_clock_stands_while_a_dial_runs() {
         let (mut machine, now) = machine(None);
-        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
-        let clock = |machine: &mut Machine, at| match machine.poll(10, Waker::noop(), at) {
+        let place = join(&mut machine, 10);
+        let clock = |machine: &mut Machine, at| match machine.poll(place, Waker::noop(), at) {
             Progress::Waiting { undialled, .. } => undialled,
             Progress::Served(_) => panic!("nobody serves here"),
         };
         assert_eq!(clock(&mut machine, later(now, 2)), Duration::from_secs(2));
-        let id = machine.begin_dial(10, later(now, 2));
+        let id = machine.begin_dial(later(now, 2));
         assert_eq!(clock(&mut machine, later(now, 9)), Duration::from_secs(2));
-        machine.end_dial(id, later(now, 9));
+        machine.dial_dropped(id, later(now, 9));
         assert_eq!(clock(&mut machine, later(now, 10)), Duration::from_secs(3));
     }
 
@@ -653,56 +1131,285 @@ mod tests {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
         let _ = machine.release(1, now, later(now, 5));
-        assert_eq!(machine.enqueue(10, Want::New), Place::Taken);
-        assert_eq!(served(&mut machine, 10, now), None);
+        let new = machine.enqueue(10, Want::New).unwrap();
+        assert_eq!(served(&mut machine, new, now), None);
         assert_eq!(
             take(&mut machine, now),
             Some(1),
             "others may take the old one"
         );
-        assert_eq!(machine.enqueue(11, Want::Any), Place::Taken);
+        let any = join(&mut machine, 11);
         let _ = machine.release(1, now, later(now, 5));
-        assert_eq!(served(&mut machine, 11, now), Some(Ok(1)));
-        let id = machine.begin_dial(10, now);
-        let _ = machine.dialled(id, 2, now, later(now, 5));
-        assert_eq!(served(&mut machine, 10, now), Some(Ok(2)));
+        assert_eq!(served(&mut machine, any, now), Some(Ok(1)));
+        let id = machine.begin_dial(now);
+        let _ = http1(&mut machine, id, 2, now);
+        assert_eq!(served(&mut machine, new, now), Some(Ok(2)));
         machine.check().unwrap();
     }
 
     #[test]
     fn a_full_line_refuses() {
         let (mut machine, _) = machine(Some(1));
-        for ticket in [1, 2, 3] {
-            assert_eq!(machine.enqueue(ticket, Want::Any), Place::Taken);
+        for ticket in 1..=9 {
+            assert!(machine.enqueue(ticket, Want::Any).is_ok());
         }
-        assert_eq!(machine.enqueue(4, Want::Any), Place::Full);
+        assert_eq!(machine.enqueue(10, Want::Any), Err(Refusal::Full));
     }
 
     #[test]
     fn a_closed_pool_serves_errors_and_keeps_nothing() {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
-        assert_eq!(machine.enqueue(10, Want::Any), Place::Taken);
+        let place = join(&mut machine, 10);
         let _ = machine.close(&"closed");
-        assert_eq!(served(&mut machine, 10, now), Some(Err("closed")));
-        assert_eq!(machine.enqueue(11, Want::Any), Place::Closed);
+        assert_eq!(served(&mut machine, place, now), Some(Err("closed")));
+        assert_eq!(machine.enqueue(11, Want::Any), Err(Refusal::Closed));
         assert_eq!(machine.release(1, now, later(now, 5)).close, Some(1));
-        assert_eq!(machine.wants_dial(), None);
+        assert_eq!(machine.wants_dial(now), None);
     }
 
+    /// R-LIVE-3.
     #[test]
-    fn the_reaper_is_called_once_and_may_go_when_nothing_is_idle() {
+    fn a_stale_connection_makes_its_origin_doubtful_for_a_minute() {
+        let (mut machine, now) = machine(None);
+        lend(&mut machine, 1, now);
+        machine.saw_stale(now);
+        for (seconds, doubtful) in [(0, true), (59, true), (60, false)] {
+            let now = later(now, seconds);
+            let _ = machine.release(1, now, later(now, 5));
+            let candidate = machine.checkout(now, &mut Vec::new()).unwrap();
+            assert_eq!(candidate.doubtful, doubtful, "{seconds} s");
+        }
+    }
+
+    /// Spec pool 3.11: the reaper hears of a connection once, arms it when it has rested, and looks again when it expires.
+    #[test]
+    fn the_reaper_is_called_for_what_it_does_not_know() {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
         assert!(machine.release(1, now, later(now, 5)).watch);
         assert_eq!(take(&mut machine, now), Some(1));
-        assert!(!machine.release(1, now, later(now, 5)).watch);
+        assert!(!machine.release(1, now, later(now, 5)).watch, "it knows");
+        assert_eq!(machine.next_look(), NextLook::Soon);
+        assert!(
+            machine
+                .take_suspects(|idle| std::mem::replace(&mut idle.armed, true))
+                .is_empty()
+        );
+        assert_eq!(machine.next_look(), NextLook::At(later(now, 5)));
+        assert_eq!(take(&mut machine, now), Some(1));
+        assert!(
+            machine.release(1, now, later(now, 5)).watch,
+            "it is not armed any more"
+        );
         assert!(!machine.unwatch());
         let mut expired = Vec::new();
-        machine.expire(later(now, 4), &mut expired);
+        let _ = machine.expire(later(now, 4), &mut expired);
         assert!(expired.is_empty());
-        machine.expire(later(now, 5), &mut expired);
+        let _ = machine.expire(later(now, 5), &mut expired);
         assert_eq!(expired, [1]);
+        assert_eq!(machine.next_look(), NextLook::Never);
         assert!(machine.unwatch());
+    }
+
+    /// R-ALPN-1 and pool.md test 29: one dial for a hundred, and then a slot for each.
+    #[test]
+    fn one_dial_finds_out_what_an_origin_speaks() {
+        let (mut machine, now) = speaking(Spoken::Unknown, None);
+        let places = join_all(&mut machine, [1, 2, 3, 4, 5]);
+        let dials = pump(&mut machine, now);
+        assert_eq!(dials.len(), 1);
+        let actions = http2(&mut machine, dials[0], 4, now);
+        assert_eq!(actions.served.iter().count(), 4);
+        for place in &places[..4] {
+            assert_eq!(served(&mut machine, *place, now), Some(Ok(100)));
+        }
+        assert_eq!(served(&mut machine, places[4], now), None);
+        machine.check().unwrap();
+        let _ = machine.release_slot(1, now);
+        assert_eq!(served(&mut machine, places[4], now), Some(Ok(100)));
+        assert_eq!(machine.census().streams, 4);
+        machine.check().unwrap();
+    }
+
+    /// R-ALPN-1 and pool.md test 30: once it is HTTP/1.1, everybody who is left is dialled for at once.
+    #[test]
+    fn an_origin_that_speaks_http1_is_dialled_for_everybody() {
+        let (mut machine, now) = speaking(Spoken::Unknown, None);
+        let places = join_all(&mut machine, [1, 2, 3]);
+        let dials = pump(&mut machine, now);
+        let _ = http1(&mut machine, dials[0], 7, now);
+        assert_eq!(served(&mut machine, places[0], now), Some(Ok(7)));
+        assert_eq!(pump(&mut machine, now).len(), 2);
+        machine.check().unwrap();
+    }
+
+    /// R-ALPN-1: a slow first dial is joined by others, at most three.
+    #[test]
+    fn a_slow_first_dial_is_hedged() {
+        let (mut machine, now) = speaking(Spoken::Unknown, None);
+        let places = join_all(&mut machine, [1, 2, 3, 4, 5, 6]);
+        let at = |millis| now + Duration::from_millis(millis);
+        let hedge = |machine: &mut Machine| match machine.poll(places[0], Waker::noop(), now) {
+            Progress::Waiting { hedge_at, .. } => hedge_at,
+            Progress::Served(_) => panic!("nobody serves here"),
+        };
+        let mut running = 0;
+        for (millis, dials, next) in [
+            (0, 1, Some(250)),
+            (249, 1, Some(250)),
+            (250, 2, Some(500)),
+            (500, 3, Some(750)),
+            (750, 4, None),
+            (5000, 4, None),
+        ] {
+            running += pump(&mut machine, at(millis)).len();
+            assert_eq!(running, dials, "after {millis} ms");
+            assert_eq!(hedge(&mut machine), next.map(at), "after {millis} ms");
+        }
+    }
+
+    /// R-DIAL-5 and pool.md test 13 (b): the dial was for all, and so is its error, unless a hedge still runs.
+    #[test]
+    fn the_error_of_a_dial_for_all_reaches_all() {
+        let (mut machine, now) = speaking(Spoken::Unknown, None);
+        let places = join_all(&mut machine, [1, 2, 3]);
+        let mut dials = pump(&mut machine, now);
+        dials.extend(pump(&mut machine, later(now, 1)));
+        let last = dials.pop().unwrap();
+        for dial in dials {
+            assert!(machine.dial_failed(dial, "refused", now).served.is_empty());
+        }
+        let late = join(&mut machine, 4);
+        assert_eq!(
+            machine
+                .dial_failed(last, "refused", now)
+                .served
+                .iter()
+                .count(),
+            4
+        );
+        for place in places.into_iter().chain([late]) {
+            assert_eq!(served(&mut machine, place, now), Some(Err("refused")));
+        }
+        machine.check().unwrap();
+    }
+
+    /// R-ALPN-3 and pool.md test 31.
+    #[test]
+    fn what_an_origin_speaks_may_change() {
+        let (mut machine, now) = speaking(Spoken::Http1, None);
+        let places = join_all(&mut machine, [1, 2, 3]);
+        let dials = pump(&mut machine, now);
+        assert_eq!(dials.len(), 3);
+        assert!(machine.needs_session());
+        let _ = http2(&mut machine, dials[0], 9, now);
+        for place in places {
+            assert_eq!(served(&mut machine, place, now), Some(Ok(100)));
+        }
+        assert!(!machine.needs_session(), "one session is enough");
+        machine.dial_dropped(dials[1], now);
+        machine.closed();
+        machine.check().unwrap();
+        // And back: the next dial finds HTTP/1.1, and everybody in line is dialled for.
+        assert_eq!(machine.retire(1), Some('s'));
+        let places = join_all(&mut machine, [4, 5, 6]);
+        let _ = http1(&mut machine, dials[2], 7, now);
+        assert_eq!(served(&mut machine, places[0], now), Some(Ok(7)));
+        assert_eq!(pump(&mut machine, now).len(), 2);
+        machine.check().unwrap();
+    }
+
+    /// R-H2-3 and pool.md test 32: sessions grow with the line, up to their limit.
+    #[test]
+    fn sessions_grow_up_to_their_limit() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let _places = join_all(&mut machine, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let dials = pump(&mut machine, now);
+        assert_eq!(dials.len(), 1, "one is expected to carry a hundred");
+        let _ = http2(&mut machine, dials[0], 3, now);
+        let dials = pump(&mut machine, now);
+        assert_eq!(dials.len(), 1, "two sessions are allowed");
+        let _ = http2(&mut machine, dials[0], 3, now);
+        assert_eq!(machine.census().waiting, 3);
+        assert_eq!(machine.wants_dial(now), None);
+        assert_eq!(
+            (machine.census().sessions, machine.census().streams),
+            (2, 6)
+        );
+        machine.check().unwrap();
+    }
+
+    /// R-H2-4 and pool.md test 33: zero streams allowed is full, not dead.
+    #[test]
+    fn the_peer_may_change_how_many_streams_it_takes() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let places = join_all(&mut machine, [1, 2, 3, 4]);
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 1, now);
+        assert!(machine.set_max_streams(1, 0).served.is_empty());
+        let _ = machine.release_slot(1, now);
+        assert_eq!(machine.census().waiting, 3);
+        assert_eq!(machine.set_max_streams(1, 2).served.iter().count(), 2);
+        assert_eq!(served(&mut machine, places[1], now), Some(Ok(100)));
+        assert_eq!(machine.census().waiting, 1);
+        machine.check().unwrap();
+    }
+
+    /// R-H2-7: a suspect session may be replaced beyond the limit on sessions.
+    #[test]
+    fn a_suspect_session_is_replaced() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let first = join(&mut machine, 1);
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 9, now);
+        assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
+        let _ = machine.set_suspect(1, true);
+        let second = join(&mut machine, 2);
+        assert_eq!(pump(&mut machine, now).len(), 1);
+        let _ = machine.set_suspect(1, false);
+        assert_eq!(served(&mut machine, second, now), Some(Ok(100)));
+        machine.check().unwrap();
+    }
+
+    /// A dial beside an open session that fails does not fail those whom the session will serve.
+    #[test]
+    fn a_failed_growth_fails_one() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let places = join_all(&mut machine, [1, 2, 3]);
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 1, now);
+        let dials = pump(&mut machine, now);
+        let _ = machine.dial_failed(dials[0], "refused", now);
+        machine.closed();
+        assert_eq!(served(&mut machine, places[1], now), Some(Err("refused")));
+        assert_eq!(served(&mut machine, places[2], now), None);
+        machine.check().unwrap();
+    }
+
+    /// R-H2-8: a session without streams is idle like a connection.
+    #[test]
+    fn an_idle_session_expires_and_is_evicted() {
+        for evict in [true, false] {
+            let (mut machine, now) = speaking(Spoken::Http2, None);
+            let place = join(&mut machine, 1);
+            let dials = pump(&mut machine, now);
+            let _ = http2(&mut machine, dials[0], 1, now);
+            assert_eq!(served(&mut machine, place, now), Some(Ok(100)));
+            assert_eq!((machine.oldest_idle(), machine.evict()), (None, None));
+            let _ = machine.release_slot(1, now);
+            assert_eq!(machine.census().idle, 1);
+            assert_eq!(machine.next_look(), NextLook::At(later(now, 55)));
+            if evict {
+                assert_eq!(machine.evict(), Some(Evicted::Session('s')));
+            } else {
+                assert!(machine.expire(later(now, 54), &mut Vec::new()).is_empty());
+                assert_eq!(machine.expire(later(now, 55), &mut Vec::new()), ['s']);
+            }
+            assert_eq!((machine.census().idle, machine.census().sessions), (0, 1));
+            assert_eq!(machine.session_gone(1), None);
+            machine.closed();
+            assert_eq!(machine.census(), Census::default());
+        }
     }
 }

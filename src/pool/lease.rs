@@ -13,18 +13,23 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::Host;
+use super::drain::drain;
+use super::line::Ticket;
 use crate::body::{Body, Source};
 use crate::connection::{Answer, Connection};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
 use crate::socket::ConnectionInfo;
+use crate::stats::DrainOutcome;
 
 /// A connection that one caller uses.
 pub(crate) struct Lease {
     /// `None` only while it is being given back.
     connection: Option<Connection>,
     host: Arc<Host>,
+    /// The place in line that it was waited for at.
+    ticket: Option<Ticket>,
 }
 
 /// What a failed exchange tells those who may try again.
@@ -36,6 +41,8 @@ pub(crate) struct Failed {
     pub(crate) received: u64,
     /// The caller's body, if none of it was asked for.
     pub(crate) unpolled: Option<Body>,
+    /// The place in line that the connection was waited for at; another try keeps it (spec pool R-RETRY-4).
+    pub(crate) ticket: Option<Ticket>,
 }
 
 impl Failed {
@@ -46,15 +53,17 @@ impl Failed {
             reused: false,
             received: 0,
             unpolled: None,
+            ticket: None,
         }
     }
 }
 
 impl Lease {
-    pub(super) fn new(connection: Connection, host: Arc<Host>) -> Self {
+    pub(super) fn new(connection: Connection, host: Arc<Host>, ticket: Option<Ticket>) -> Self {
         Self {
             connection: Some(connection),
             host,
+            ticket,
         }
     }
 
@@ -86,6 +95,7 @@ impl Lease {
             reused: connection.is_reused(),
             received: connection.traffic().1,
             unpolled: connection.take_unpolled_body(),
+            ticket: self.ticket,
         })
     }
 
@@ -108,18 +118,35 @@ impl Lease {
 
     fn give_back(&mut self, now: Option<Instant>) {
         if let Some(mut connection) = self.connection.take() {
-            let (sent, received) = connection.traffic();
-            self.host.counters().sent_bytes(sent);
-            self.host.counters().received_bytes(received);
+            self.count_traffic(&connection);
             let standing = connection.settle();
-            self.host.give_back(connection, standing, now);
+            self.host.give_back(connection, &standing, now);
         }
+    }
+
+    fn count_traffic(&self, connection: &Connection) {
+        let (sent, received) = connection.traffic();
+        self.host.counters().sent_bytes(sent);
+        self.host.counters().received_bytes(received);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.give_back(None);
+        let max_drain = self.host.shared().limits.max_drain;
+        match &self.connection {
+            Some(connection) if connection.is_in_body() => {
+                if max_drain == 0 || !connection.can_discard(max_drain) {
+                    self.host.counters().drained(DrainOutcome::GaveUp);
+                    return self.give_back(None);
+                }
+            }
+            _ => return self.give_back(None),
+        }
+        if let Some(connection) = self.connection.take() {
+            self.count_traffic(&connection);
+            drain(connection, Arc::clone(&self.host));
+        }
     }
 }
 

@@ -9,27 +9,32 @@
 
 mod capacity;
 mod dial;
+mod drain;
 mod entry;
 pub(crate) mod host;
 mod hosts;
 mod lease;
+mod line;
 mod reaper;
+mod sessions;
+mod tethers;
 mod wait;
 
-use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Limits;
 pub(crate) use crate::connection::check_request;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::socket::{Dialler, Probe};
+use crate::socket::Dialler;
 use crate::stats::{CloseCause, Registry};
 use crate::url::{Origin, Target};
 
@@ -38,6 +43,8 @@ pub(crate) use entry::Host;
 use host::Want;
 use hosts::Hosts;
 pub(crate) use lease::{Failed, Lease};
+use line::Ticket;
+use reaper::Reapers;
 use wait::Wait;
 
 /// The connections of one client. Dropping it closes what is idle and ends the dials; what is lent closes when it is done.
@@ -45,7 +52,7 @@ pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
     hosts: Mutex<Hosts>,
-    reapers: Mutex<HashSet<Id>>,
+    reapers: Reapers,
     registry: Registry,
     shared: Arc<Shared>,
 }
@@ -58,13 +65,21 @@ struct Shared {
     capacity: Capacity,
     next_ticket: AtomicU64,
     closed: AtomicBool,
+    /// Told when the client is closed.
+    closing: Notify,
+    /// Drains that run.
+    drains: AtomicUsize,
+    made: Instant,
+    /// Nanoseconds after `made`: connections whose dial began before this are not used again. Zero is no mark.
+    stale_before: AtomicU64,
+    lots: RandomState,
 }
 
 impl Pool {
     pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
         Self(Arc::new(Inner {
             hosts: Mutex::default(),
-            reapers: Mutex::default(),
+            reapers: Reapers::default(),
             registry: Registry::new(),
             shared: Arc::new(Shared {
                 capacity: Capacity::new(limits.max_connections.map(usize::from)),
@@ -73,6 +88,11 @@ impl Pool {
                 connect_timeout,
                 next_ticket: AtomicU64::new(1),
                 closed: AtomicBool::new(false),
+                closing: Notify::new(),
+                drains: AtomicUsize::new(0),
+                made: Instant::now(),
+                stale_before: AtomicU64::new(0),
+                lots: RandomState::new(),
             }),
         }))
     }
@@ -95,23 +115,29 @@ impl Pool {
             return Ok((lease, now));
         }
         // The wait is rare and large; boxed, it does not weigh on the future of every call.
-        let lease = Box::pin(self.wait(host, deadline, Want::Any, now)).await?;
+        let lease = Box::pin(self.wait(host, deadline, Want::Any, None, now)).await?;
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
     }
 
-    /// Lends a new connection, after an old one of the host proved dead. The others were opened to the same server, so the
-    /// kernel is asked about each of them (spec pool R-RETRY-3).
+    /// Lends a new connection, after another try `failed`. If it failed on an old one, the others were opened to the same
+    /// server, so the kernel is asked about each of them (spec pool R-RETRY-3).
     pub(crate) async fn checkout_new(
         &self,
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
+        failed: &Failed,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
-        host.drop_dead(Probe::Kernel);
-        let lease = Box::pin(self.wait(host, deadline, Want::New, now)).await?;
-        Ok((lease, Instant::now()))
+        if failed.reused {
+            host.lock().saw_stale(now);
+            host.drop_dead();
+        }
+        let lease = Box::pin(self.wait(host, deadline, Want::New, failed.ticket, now)).await?;
+        let after = Instant::now();
+        host.counters().waited(after.saturating_duration_since(now));
+        Ok((lease, after))
     }
 
     async fn wait(
@@ -119,18 +145,23 @@ impl Pool {
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         want: Want,
+        ticket: Option<Ticket>,
         now: Instant,
     ) -> Result<Lease> {
-        let mut wait = Wait::join(host, deadline, want, now)?;
+        let mut wait = Wait::join(host, deadline, want, ticket, now)?;
         if want == Want::New && host.is_full() {
             // The connections that are idle here take up the room that a new one needs.
             host.evict(CloseCause::Evicted);
         }
-        if self.0.shared.capacity.is_starving() && host.lock().wants_dial().is_some() {
+        if self.0.shared.capacity.is_starving() && host.lock().wants_dial(now).is_some() {
             self.0.evict_for(host);
         }
         let connection = poll_fn(|cx| wait.poll(cx)).await?;
-        Ok(Lease::new(connection, Arc::clone(host)))
+        Ok(Lease::new(
+            connection,
+            Arc::clone(host),
+            Some(wait.ticket()),
+        ))
     }
 
     /// Dials until `connections` are open to the target, inside the limits, without evicting or waiting in line. Answers
@@ -150,7 +181,7 @@ impl Pool {
             .collect();
         let mut dials = Vec::new();
         for _ in leases.len()..connections {
-            let Ok(dial) = Wait::join(host, deadline, Want::Any, now) else {
+            let Ok(dial) = Wait::join(host, deadline, Want::Any, None, now) else {
                 break;
             };
             // Somebody in line without a dial means that a limit is reached.
@@ -162,7 +193,7 @@ impl Pool {
         let mut failed = None;
         for mut dial in dials {
             match poll_fn(|cx| dial.poll(cx)).await {
-                Ok(connection) => leases.push(Lease::new(connection, Arc::clone(host))),
+                Ok(connection) => leases.push(Lease::new(connection, Arc::clone(host), None)),
                 Err(error) => failed = Some(error),
             }
         }
@@ -177,11 +208,24 @@ impl Pool {
         for host in self.0.all_hosts() {
             host.close_idle(CloseCause::PoolClosed);
         }
+        self.0.reapers.ring();
+    }
+
+    /// No connection that is open now, or being opened, serves a further request.
+    pub(crate) fn mark_stale(&self) {
+        self.0.mark_stale();
     }
 
     /// Refuses all further calls, closes what is idle, ends the dials, and fails those who wait.
     pub(crate) fn close(&self) {
         self.0.close();
+    }
+
+    /// Ends all exchanges that run with an error.
+    pub(crate) fn cut(&self) {
+        for host in self.0.all_hosts() {
+            host.tethers().cut();
+        }
     }
 
     /// Connections that are open or being opened.
@@ -282,10 +326,6 @@ impl Inner {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reapers(&self) -> MutexGuard<'_, HashSet<Id>> {
-        self.reapers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn limits(&self) -> &Limits {
         &self.shared.limits
     }
@@ -304,15 +344,14 @@ impl Inner {
         self.hosts().sweep();
     }
 
-    /// Ends the watch over a runtime unless something of it is idle again.
-    fn stop_watching(&self, runtime: Id) -> bool {
-        let mut reapers = self.reapers();
-        let hosts = self.hosts_of(runtime);
-        let quiet = hosts.iter().all(|host| host.unwatch());
-        if quiet {
-            reapers.remove(&runtime);
+    fn mark_stale(&self) {
+        let mark = self.shared.made.elapsed().as_nanos();
+        let mark = u64::try_from(mark).unwrap_or(u64::MAX).max(1);
+        self.shared.stale_before.store(mark, Ordering::SeqCst);
+        for host in self.all_hosts() {
+            host.mark_stale();
         }
-        quiet
+        self.reapers.ring();
     }
 
     /// At the limit, the oldest idle connection of any other host makes room (spec pool R-Q-5).
@@ -332,9 +371,24 @@ impl Inner {
 
     fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.closing.notify_waiters();
         for host in self.all_hosts() {
             host.close();
         }
+        self.reapers.ring();
+    }
+}
+
+impl Shared {
+    /// Whether a connection whose dial began then may not be used again.
+    fn is_stale(&self, dialled: Instant) -> bool {
+        let mark = self.stale_before.load(Ordering::SeqCst);
+        mark > 0 && dialled.saturating_duration_since(self.made) <= Duration::from_nanos(mark)
+    }
+
+    /// A number from 0 to 65,535 for a connection, always the same one for the same.
+    fn draw(&self, connection: u64) -> u32 {
+        (self.lots.hash_one(connection) & 0xffff) as u32
     }
 }
 

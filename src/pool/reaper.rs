@@ -1,48 +1,235 @@
-//! Closes idle connections when their time is over or their peer has gone, without anybody asking (spec pool 3.11).
+//! Looks after idle connections: closes them when their time is over or their peer has gone, without anybody asking
+//! (spec pool 3.11, R-LIVE-5).
 //!
 //! One task a runtime. It comes with the first idle connection and goes when nothing is idle, so that an unused client has
-//! no task at all. It holds the pool weakly.
+//! no task at all. It holds the pool weakly. A connection that is used again and again is never touched: only one that has
+//! rested for a moment gives its memory back and is armed, which means that its socket rings the reaper's [`Bell`] when
+//! something arrives. From then on it costs nothing until it expires.
+//!
+//! It looks at all hosts of its runtime when the bell has rung or something expires, and glances at those that have something
+//! idle and unarmed a moment after they said so.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, SystemTime};
 
-use tokio::runtime::{Handle, Id};
-use tokio::time::{Instant, sleep};
+use atomic_waker::AtomicWaker;
+use tokio::runtime::Id;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
 
+use super::host::NextLook;
 use super::{Host, Inner};
-use crate::socket::Probe;
+use crate::connection::Timer;
 use crate::stats::CloseCause;
 
-/// Makes sure that a reaper runs on this runtime.
-pub(super) fn watch(pool: &Arc<Inner>, runtime: &Handle) {
-    // The lock is not held while the task is made: a runtime that is ending drops it, and with it the watch, on the spot.
-    let new = pool.reapers().insert(runtime.id());
-    if new {
-        runtime.spawn(reap(
-            Arc::downgrade(pool),
-            Watch {
-                pool: Arc::downgrade(pool),
-                runtime: runtime.id(),
-                ended_in_peace: false,
-            },
-        ));
+/// The reapers of a pool, by runtime.
+#[derive(Default)]
+pub(super) struct Reapers(Mutex<HashMap<Id, Arc<Bell>>>);
+
+/// What calls a reaper. As a waker it is what idle sockets ring.
+#[derive(Default)]
+struct Bell {
+    /// A socket has rung, or something idle was closed.
+    rung: AtomicBool,
+    /// Hosts with something idle that is not armed.
+    hosts: Mutex<Vec<Weak<Host>>>,
+    reaper: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::SeqCst);
+        self.reaper.wake();
     }
 }
 
-/// Leaves the list of reapers even if the runtime ends first.
-struct Watch {
+impl Bell {
+    fn hosts(&self) -> MutexGuard<'_, Vec<Weak<Host>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reapers {
+    /// Makes sure that a reaper will look at `host`.
+    pub(super) fn watch(&self, pool: &Arc<Inner>, host: &Arc<Host>) {
+        let runtime = host.runtime();
+        let mut new = false;
+        let bell = {
+            let mut reapers = self.lock();
+            let bell = reapers.entry(runtime.id()).or_insert_with(|| {
+                new = true;
+                Arc::default()
+            });
+            // Under the lock, so that a reaper which is about to go sees that it may not.
+            bell.hosts().push(Arc::downgrade(host));
+            Arc::clone(bell)
+        };
+        if !new {
+            return bell.reaper.wake();
+        }
+        let mut reaper = Reaper::new(pool, runtime.id(), bell);
+        // The lock is not held while the task is made: a runtime that is ending drops it, and with it the reaper, on the spot.
+        runtime.spawn(unconstrained(async move {
+            poll_fn(|cx| reaper.poll(cx)).await;
+        }));
+    }
+
+    /// Something idle was closed, perhaps the last: every reaper looks whether it may go.
+    pub(super) fn ring(&self) {
+        let bells: Vec<_> = self.lock().values().cloned().collect();
+        for bell in bells {
+            bell.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Arc<Bell>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task.
+struct Reaper {
     pool: Weak<Inner>,
     runtime: Id,
+    bell: Arc<Bell>,
+    /// What idle sockets wake.
+    socket_waker: Waker,
+    timer: Timer,
+    /// Hosts with something idle that is not armed, and when to glance at them.
+    unarmed: Vec<Weak<Host>>,
+    glance_at: Option<Instant>,
+    /// When to look at all hosts.
+    look_at: Option<Instant>,
+    looked_at: Instant,
+    clocks: Clocks,
     ended_in_peace: bool,
 }
 
-impl Drop for Watch {
+impl Reaper {
+    fn new(pool: &Arc<Inner>, runtime: Id, bell: Arc<Bell>) -> Self {
+        Self {
+            pool: Arc::downgrade(pool),
+            runtime,
+            socket_waker: Waker::from(Arc::clone(&bell)),
+            bell,
+            timer: Timer::default(),
+            unarmed: Vec::new(),
+            glance_at: None,
+            look_at: None,
+            looked_at: Instant::now(),
+            clocks: Clocks::now(),
+            ended_in_peace: false,
+        }
+    }
+
+    /// Ready when there is nothing left to look after.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.bell.reaper.register(cx.waker());
+        let Some(pool) = self.pool.upgrade() else {
+            return Poll::Ready(());
+        };
+        loop {
+            let now = Instant::now();
+            let called = std::mem::take(&mut *self.bell.hosts());
+            if !called.is_empty() {
+                self.unarmed.extend(called);
+                self.glance_at.get_or_insert(now + TURN);
+            }
+            let rung = self.bell.rung.swap(false, Ordering::SeqCst);
+            if rung || self.look_at.is_some_and(|at| at <= now) {
+                self.look(&pool, now);
+                if self.look_at.is_none() && self.glance_at.is_none() && pool.stop_watching(self) {
+                    self.ended_in_peace = true;
+                    return Poll::Ready(());
+                }
+            } else if self.glance_at.is_some_and(|at| at <= now) {
+                self.glance(&pool, now);
+            }
+            let Some(next) = self.glance_at.into_iter().chain(self.look_at).min() else {
+                // Somebody called while it was about to go, or something cannot expire.
+                if self.bell.hosts().is_empty() {
+                    return Poll::Pending;
+                }
+                continue;
+            };
+            if self.timer.poll(cx, next).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Looks at everything.
+    fn look(&mut self, pool: &Arc<Inner>, now: Instant) {
+        self.looked_at = now;
+        self.look_at = None;
+        self.glance_at = None;
+        self.unarmed.clear();
+        if self.clocks.slept(pool.limits().idle_timeout) {
+            // What was open then may have been closed, or cut off, without anybody here hearing of it.
+            pool.mark_stale();
+        }
+        for host in pool.hosts_of(self.runtime) {
+            self.look_at_host(&host, now);
+        }
+        let again = trim(pool, now);
+        self.look_no_later_than(again);
+        pool.forget_unused();
+    }
+
+    /// Looks at the hosts that have called.
+    fn glance(&mut self, pool: &Arc<Inner>, now: Instant) {
+        self.glance_at = None;
+        let mut hosts: Vec<_> = self
+            .unarmed
+            .drain(..)
+            .filter_map(|host| host.upgrade())
+            .collect();
+        hosts.sort_by_key(Arc::as_ptr);
+        hosts.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for host in hosts {
+            self.look_at_host(&host, now);
+        }
+        // Where connections come and go there may be too many soon.
+        self.look_no_later_than(now.checked_add(pool.limits().idle_grace));
+    }
+
+    fn look_at_host(&mut self, host: &Arc<Host>, now: Instant) {
+        host.expire(now);
+        host.arm(now, TURN, &mut Context::from_waker(&self.socket_waker));
+        match host.next_look() {
+            NextLook::Soon => {
+                self.unarmed.push(Arc::downgrade(host));
+                self.glance_at = Some(now + TURN);
+            }
+            NextLook::At(at) => self.look_no_later_than(Some(at)),
+            NextLook::Never => {}
+        }
+    }
+
+    /// Moments of expiry that lie close together are waited for together.
+    fn look_no_later_than(&mut self, at: Option<Instant>) {
+        let Some(at) = at.map(|at| at.max(self.looked_at + ROUND)) else {
+            return;
+        };
+        self.look_at = Some(self.look_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+impl Drop for Reaper {
     fn drop(&mut self) {
         if self.ended_in_peace {
             return;
         }
         if let Some(pool) = self.pool.upgrade() {
-            pool.reapers().remove(&self.runtime);
+            pool.reapers.lock().remove(&self.runtime);
             // The runtime has ended: its sockets can never be used again (design D7).
             for host in pool.hosts_of(self.runtime) {
                 host.close_idle(CloseCause::RuntimeGone);
@@ -52,63 +239,103 @@ impl Drop for Watch {
     }
 }
 
-async fn reap(pool: Weak<Inner>, mut watch: Watch) {
-    loop {
-        sleep(TURN).await;
-        let Some(pool) = pool.upgrade() else {
-            return;
-        };
-        let hosts = pool.hosts_of(watch.runtime);
-        let now = Instant::now();
-        for host in &hosts {
-            host.expire(now);
-            host.drop_dead(Probe::Flag);
+impl Inner {
+    /// Ends the watch over a runtime unless something of it is idle again, or has just called.
+    fn stop_watching(&self, reaper: &Reaper) -> bool {
+        let mut reapers = self.reapers.lock();
+        if !reaper.bell.hosts().is_empty() {
+            return false;
         }
-        trim(&pool, &hosts, now);
-        drop(hosts);
-        pool.forget_unused();
-        if pool.stop_watching(watch.runtime) {
-            watch.ended_in_peace = true;
-            return;
+        let hosts = self.hosts_of(reaper.runtime);
+        let quiet = hosts.iter().filter(|host| !host.unwatch()).count() == 0;
+        if quiet {
+            reapers.remove(&reaper.runtime);
         }
+        quiet
     }
 }
 
 /// Keeps to max_idle and max_idle_per_host, among connections that have been idle for a while: right after a burst they
-/// are about to be used again (spec pool R-LIM-1).
-fn trim(pool: &Inner, hosts: &[Arc<Host>], now: Instant) {
+/// are about to be used again (spec pool R-LIM-1). Answers when the next of them will have been idle for long enough.
+fn trim(pool: &Inner, now: Instant) -> Option<Instant> {
     let limits = pool.limits();
+    let hosts = pool.all_hosts();
+    let mut again = None;
+    let mut close_oldest = |host: &Host| {
+        let over = host.oldest_idle()?.checked_add(limits.idle_grace)?;
+        if over <= now {
+            return Some(host.evict(CloseCause::MaxIdle));
+        }
+        again = again.into_iter().chain([over]).min();
+        None
+    };
     if let Some(max) = limits.max_idle_per_host {
-        for host in hosts {
-            while host.idle() > max && is_past_grace(host, now) && host.evict(CloseCause::MaxIdle) {
-            }
+        for host in &hosts {
+            while host.idle() > max && close_oldest(host) == Some(true) {}
         }
     }
-    let mut excess = hosts
-        .iter()
-        .map(|host| host.idle())
-        .sum::<usize>()
-        .saturating_sub(limits.max_idle);
-    while excess > 0 {
+    let idle: usize = hosts.iter().map(|host| host.idle()).sum();
+    for _ in limits.max_idle..idle {
         let oldest = hosts
             .iter()
-            .filter(|host| is_past_grace(host, now))
             .filter_map(|host| Some((host.oldest_idle()?, host)))
             .min_by_key(|(since, _)| *since);
-        match oldest {
-            Some((_, host)) if host.evict(CloseCause::MaxIdle) => excess -= 1,
-            _ => return,
+        if oldest.and_then(|(_, host)| close_oldest(host)).is_none() {
+            break;
         }
+    }
+    again
+}
+
+/// The wall clock, and one that stands still while the machine sleeps.
+struct Clocks {
+    wall: SystemTime,
+    awake: std::time::Instant,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            awake: std::time::Instant::now(),
+        }
+    }
+
+    /// Whether the machine has slept for longer than `limit` since the last question (spec pool R-LIFE-3).
+    fn slept(&mut self, limit: Duration) -> bool {
+        let before = std::mem::replace(self, Self::now());
+        let wall = self.wall.duration_since(before.wall).unwrap_or_default();
+        has_slept(wall, self.awake - before.awake, limit)
     }
 }
 
-fn is_past_grace(host: &Host, now: Instant) -> bool {
-    host.oldest_idle()
-        .is_some_and(|since| now.saturating_duration_since(since) >= GRACE)
+fn has_slept(wall: Duration, awake: Duration, limit: Duration) -> bool {
+    wall.saturating_sub(awake) > limit
 }
 
-/// How often it looks.
-const TURN: Duration = Duration::from_millis(500);
+/// How long a connection must have rested to be armed, and how soon after a call the reaper glances.
+const TURN: Duration = Duration::from_millis(50);
 
-/// How long a connection may be idle beyond max_idle.
-const GRACE: Duration = Duration::from_secs(1);
+/// Looks at everything are at least this far apart, unless a socket rings.
+const ROUND: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_slept_when_only_the_wall_clock_went_on() {
+        let seconds = Duration::from_secs;
+        for (wall, awake, slept) in [
+            (0, 0, false),
+            (60, 60, false),
+            (65, 60, false),
+            (66, 60, true),
+            (3600, 1, true),
+            // Somebody set the clock back.
+            (0, 60, false),
+        ] {
+            assert_eq!(has_slept(seconds(wall), seconds(awake), seconds(5)), slept);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! The place is kept by the host's machine; this is the future's side of it. Dropping it leaves the line, and what had been
 //! served already goes to the next.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -12,18 +13,21 @@ use tokio::time::Instant;
 
 use super::client_closed;
 use super::entry::Host;
-use super::host::{Place, Progress, Ticket, Want};
+use super::entry::lent;
+use super::host::{Lent, Progress, Refusal, Want};
 use super::lease::Lease;
+use super::line::{Place, Ticket};
 use crate::connection::{Connection, Timer};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Probe;
+use crate::stats::Checkout;
 
 /// A place in line, left when it is dropped.
 pub(super) struct Wait<'a> {
     host: &'a Arc<Host>,
     deadline: &'a Deadline<'a>,
-    ticket: Ticket,
+    place: Place,
     want: Want,
     timer: Timer,
     joined: Instant,
@@ -37,28 +41,30 @@ impl<'a> Wait<'a> {
         host: &'a Arc<Host>,
         deadline: &'a Deadline<'a>,
         want: Want,
+        ticket: Option<Ticket>,
         now: Instant,
     ) -> Result<Self> {
         if host.shared().closed.load(Ordering::SeqCst) {
             return Err(client_closed());
         }
-        let ticket = host.shared().next_ticket.fetch_add(1, Ordering::Relaxed);
+        let ticket =
+            ticket.unwrap_or_else(|| host.shared().next_ticket.fetch_add(1, Ordering::Relaxed));
         let mut state = host.lock();
-        match state.enqueue(ticket, want) {
-            Place::Taken => {}
-            Place::Closed => return Err(client_closed()),
-            Place::Full => {
+        let place = match state.enqueue(ticket, want) {
+            Ok(place) => place,
+            Err(Refusal::Closed) => return Err(client_closed()),
+            Err(Refusal::Full) => {
                 let limit = host.shared().limits.max_pending.map_or(0, usize::from);
                 return Err(Error::new(ErrorKind::PoolFull, Some(Phase::Pool), Sent::Nothing)
                     .saying(format!("{limit} calls wait for a connection to this origin already (Limits::max_pending)")));
             }
-        }
+        };
         let undialled = state.undialled(now);
         drop(state);
         let wait = Self {
             host,
             deadline,
-            ticket,
+            place,
             want,
             timer: Timer::default(),
             joined: now,
@@ -72,22 +78,24 @@ impl<'a> Wait<'a> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection>> {
         loop {
             let now = Instant::now();
-            let progress = self.host.lock().poll(self.ticket, cx.waker(), now);
-            let limit = match progress {
-                Progress::Served(Ok(mut connection)) => {
+            let progress = self.host.lock().poll(self.place, cx.waker(), now);
+            let (limit, hedge_at) = match progress {
+                Progress::Served(Ok(served)) => {
+                    let mut connection = lent(served);
                     // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that
                     // accepts and closes could keep the waiter dialling for ever.
                     if !connection.is_reused() {
+                        self.host.counters().checked_out(Checkout::Fresh);
                         return Poll::Ready(Ok(connection));
                     }
-                    match connection.probe(Probe::Flag) {
+                    match self.host.probe(&mut connection, Probe::Flag) {
                         Ok(()) => {
-                            self.host.counters().reused();
+                            self.host.counters().checked_out(Checkout::Reused);
                             return Poll::Ready(Ok(connection));
                         }
                         Err(why) => {
                             // Dead already: back to the same place in line (spec pool R-Q-3).
-                            self.host.lock().enqueue_again(self.ticket, self.want);
+                            self.host.lock().enqueue_again(self.place, self.want);
                             self.host.discard(connection, why);
                             if self.host.shared().closed.load(Ordering::SeqCst) {
                                 return Poll::Ready(Err(client_closed()));
@@ -100,37 +108,51 @@ impl<'a> Wait<'a> {
                 Progress::Served(Err(error)) => return Poll::Ready(Err(error)),
                 Progress::Waiting {
                     dialling: Some((id, started)),
+                    hedge_at,
                     ..
-                } => self
-                    .deadline
-                    .next(self.host.dials().phase(id), Some(started.max(self.joined))),
+                } => {
+                    let phase = self.host.dials().phase(id);
+                    let since = started.max(self.joined);
+                    (self.deadline.next(phase, Some(since)), hedge_at)
+                }
                 Progress::Waiting {
                     dialling: None,
                     undialled,
+                    ..
                 } => {
                     let waited = undialled.saturating_sub(self.undialled);
-                    self.deadline
-                        .next(Phase::Pool, Some(now.checked_sub(waited).unwrap_or(now)))
+                    let since = now.checked_sub(waited).unwrap_or(now);
+                    (self.deadline.next(Phase::Pool, Some(since)), None)
                 }
             };
-            let Some(limit) = limit else {
+            let limit_at = limit.as_ref().map(|limit| limit.at);
+            let Some(at) = limit_at.into_iter().chain(hedge_at).min() else {
                 return Poll::Pending;
             };
-            if self.timer.poll(cx, limit.at).is_pending() {
+            if self.timer.poll(cx, at).is_pending() {
                 return Poll::Pending;
             }
+            let Some(limit) = limit.filter(|limit| limit.at <= at) else {
+                // The dial takes long; another may join it.
+                self.host.pump();
+                continue;
+            };
             // What was delivered at the last moment wins over the limit (spec pool R-LIM-2).
             return Poll::Ready(match self.leave() {
-                Some(outcome) => outcome,
+                Some(outcome) => outcome.map(lent),
                 None => Err(Error::timeout(limit.expired, Sent::Nothing)),
             });
         }
     }
 
-    fn leave(&mut self) -> Option<Result<Connection>> {
-        let left = self.host.lock().leave(self.ticket);
+    pub(super) fn ticket(&self) -> Ticket {
+        self.place.ticket
+    }
+
+    fn leave(&mut self) -> Option<Result<Lent<Connection, Infallible>>> {
+        let left = self.host.lock().leave(self.place);
         if self.host.shared().capacity.is_starving() {
-            self.host.shared().capacity.forget(self.ticket);
+            self.host.shared().capacity.forget(self.place.ticket);
             self.host.pump();
         }
         left
@@ -141,7 +163,7 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(Ok(connection)) = self.leave() {
             // Delivered, but its receiver is gone: the next in line gets it, or it is idle (spec pool R-Q-2).
-            drop(Lease::new(connection, Arc::clone(self.host)));
+            drop(Lease::new(lent(connection), Arc::clone(self.host), None));
         }
     }
 }

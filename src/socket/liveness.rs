@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 
 use super::{Socket, Stream, tls};
-use crate::stats::CloseCause;
+use crate::stats::{CloseCause, ProbeOutcome};
 
 /// How hard to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,25 @@ pub(crate) enum Probe {
     Kernel,
 }
 
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Probed {
+    /// Which level decided; `None` if the flag did, which is the rule.
+    pub(crate) outcome: Option<ProbeOutcome>,
+    /// Why the connection must close, if it must.
+    pub(crate) verdict: Result<(), CloseCause>,
+}
+
+impl Probed {
+    fn new(outcome: Option<ProbeOutcome>, verdict: Result<(), CloseCause>) -> Self {
+        Self { outcome, verdict }
+    }
+}
+
 /// What a level found.
 enum Look {
-    Alive,
+    /// And which level found it, if it was not the flag.
+    Alive(Option<ProbeOutcome>),
     /// The peer closed or reset it.
     Gone,
     /// The flag is set, which can be stale; the next level finds out.
@@ -38,23 +54,72 @@ enum Look {
 impl Socket {
     /// Whether nothing arrived that rules out another request: no end of file, no error, no byte of content. TLS records
     /// that carry none, such as session tickets, are legal.
-    pub(crate) fn probe(&mut self, probe: Probe) -> Result<(), CloseCause> {
+    pub(crate) fn probe(&mut self, probe: Probe) -> Probed {
         let look = self.tcp().map_or(Look::Flagged, |tcp| look(tcp, probe));
-        match (look, &mut self.stream) {
-            (Look::Alive, _) => Ok(()),
-            (Look::Gone, _) => Err(CloseCause::PeerClosed),
-            (_, Stream::Tls(stream)) => tls::settle(stream),
-            (Look::Bytes, Stream::Tcp(_)) => Err(CloseCause::Unsolicited),
+        let noop = &mut Context::from_waker(Waker::noop());
+        let settled = match (look, &mut self.stream) {
+            (Look::Alive(outcome), _) => return Probed::new(outcome, Ok(())),
+            (Look::Gone, _) => {
+                return Probed::new(Some(ProbeOutcome::KernelDead), Err(CloseCause::PeerClosed));
+            }
+            (_, Stream::Tls(stream)) => tls::settle(stream, noop),
+            (Look::Bytes, Stream::Tcp(_)) => {
+                return Probed::new(Some(ProbeOutcome::KernelDead), Err(CloseCause::Unsolicited));
+            }
             // A read that would block clears the flag.
             (_, Stream::Tcp(tcp)) => judge(Some(tcp.try_read(&mut [0]))),
-            (_, Stream::Custom(_)) => judge(self.try_read_byte()),
-        }
+            (_, Stream::Custom(_)) => judge(self.try_read_byte(noop)),
+        };
+        let outcome = match settled {
+            Ok(()) => ProbeOutcome::SettledAlive,
+            Err(_) => ProbeOutcome::SettledDead,
+        };
+        Probed::new(Some(outcome), settled)
     }
 
     /// Whether the readiness flag says that something arrived. A transport without one is always suspect.
     pub(crate) fn is_suspect(&self) -> bool {
         self.tcp()
             .is_none_or(|tcp| matches!(look(tcp, Probe::Flag), Look::Flagged))
+    }
+
+    /// Whether nothing has arrived, as far as the runtime knows; `cx` then hears of what does. Costs no system call. A
+    /// transport without readiness never says so.
+    pub(crate) fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
+        self.tcp()
+            .is_some_and(|tcp| tcp.poll_read_ready(cx).is_pending())
+    }
+
+    /// Settles what has arrived on an idle socket, until nothing is left and `cx` is registered for what comes next
+    /// (spec pool R-LIVE-5). Whoever waited for the socket before is forgotten.
+    pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
+        for _ in 0..TURNS {
+            match &mut self.stream {
+                Stream::Custom(_) => return judge(self.try_read_byte(cx)),
+                Stream::Tls(stream) => tls::settle(stream, cx)?,
+                Stream::Tcp(_) => {}
+            }
+            let Some(tcp) = self.tcp() else {
+                // TLS over a custom transport: reading it to its end has registered `cx`.
+                return Ok(());
+            };
+            match tcp.poll_read_ready(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(CloseCause::PeerClosed),
+                Poll::Ready(Ok(())) => {}
+            }
+            // A peek that would block clears a flag that is stale, and takes nothing away from rustls.
+            let peeked = tcp.try_io(Interest::READABLE, || peek(tcp));
+            match (peeked, &self.stream) {
+                (Ok(0), _) => return Err(CloseCause::PeerClosed),
+                (Ok(_), Stream::Tcp(_)) => return Err(CloseCause::Unsolicited),
+                (Ok(_), _) => {}
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (Err(_), _) => return Err(CloseCause::PeerClosed),
+            }
+        }
+        // A peer that sends faster than this settles is no idle peer.
+        Err(CloseCause::Unsolicited)
     }
 
     /// Whether what was read so far holds nothing beyond the response: for TLS, no decrypted byte and no close_notify.
@@ -66,10 +131,10 @@ impl Socket {
     }
 
     /// Reads one byte unless that has to wait. Unconstrained, because an exhausted budget looks like waiting.
-    fn try_read_byte(&mut self) -> Option<io::Result<usize>> {
+    fn try_read_byte(&mut self, cx: &mut Context<'_>) -> Option<io::Result<usize>> {
         let mut byte = [0];
         let read = pin!(tokio::task::unconstrained(self.read(&mut byte)));
-        match read.poll(&mut Context::from_waker(Waker::noop())) {
+        match read.poll(cx) {
             Poll::Ready(read) => Some(read),
             Poll::Pending => None,
         }
@@ -92,12 +157,21 @@ fn look(tcp: &TcpStream, probe: Probe) -> Look {
         return Look::Flagged;
     }
     if probe == Probe::Flag {
-        return Look::Alive;
+        return Look::Alive(None);
     }
-    match socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
+    match peek(tcp) {
         Ok(0) => Look::Gone,
         Ok(_) => Look::Bytes,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Alive,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Look::Alive(Some(ProbeOutcome::KernelAlive))
+        }
         Err(_) => Look::Gone,
     }
 }
+
+fn peek(tcp: &TcpStream) -> io::Result<usize> {
+    socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()])
+}
+
+/// How often arming looks again at a socket on which something keeps arriving.
+const TURNS: usize = 4;

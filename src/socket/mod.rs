@@ -26,7 +26,7 @@ use crate::error::BoxFuture;
 
 pub(crate) use dial::{DialError, Dialled, Dialler, Step, Steps};
 pub use info::ConnectionInfo;
-pub(crate) use liveness::Probe;
+pub(crate) use liveness::{Probe, Probed};
 #[cfg(not(feature = "tls"))]
 use no_tls as tls;
 pub use route::Route;

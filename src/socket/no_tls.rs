@@ -68,7 +68,7 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
     match stream.0 {}
 }
 
-pub(super) fn settle(stream: &mut TlsStream) -> Result<(), CloseCause> {
+pub(super) fn settle(stream: &mut TlsStream, _: &mut Context<'_>) -> Result<(), CloseCause> {
     match stream.0 {}
 }
 

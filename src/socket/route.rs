@@ -3,7 +3,7 @@
 //! A plain value. Every setting that changes how a connection comes about must be part of it, or two calls that must not
 //! share a connection would.
 
-use crate::url::Origin;
+use crate::url::{Origin, Target};
 
 /// An origin and how to get there.
 ///
@@ -18,6 +18,15 @@ pub struct Route {
 impl Route {
     pub(crate) fn new(origin: Origin, tls: u64) -> Self {
         Self { origin, tls }
+    }
+
+    /// Whether a call to `target` may use connections of this route. Everything else that a route is made of is a setting of
+    /// the client; a setting of a call's own must be compared here, and the exhaustive pattern asks for it.
+    pub(crate) fn leads_to(&self, target: &Target) -> bool {
+        let Self { origin, tls: _ } = self;
+        origin.port() == target.port()
+            && origin.is_https() == target.is_https()
+            && origin.host() == target.host()
     }
 
     /// Scheme, host and port of the target.

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -251,9 +251,10 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
 
 /// Reads what the kernel holds through rustls: tickets and key updates are legal on an idle connection, content, alerts and
 /// the end of the stream are not. Nothing is taken away from rustls.
-pub(super) fn settle(stream: &mut TlsStream) -> Result<(), CloseCause> {
+/// `cx` is registered where the transport below has no readiness of its own.
+pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(), CloseCause> {
     let (socket, session) = stream.get_mut();
-    let mut reader = NonBlocking(socket);
+    let mut reader = NonBlocking(socket, cx);
     loop {
         match session.read_tls(&mut reader) {
             Ok(0) => return Err(CloseCause::PeerClosed),
@@ -287,16 +288,15 @@ pub(crate) fn is_tls(error: &io::Error) -> bool {
 }
 
 /// Reads without waiting, past tokio's readiness, which can be stale.
-struct NonBlocking<'a>(&'a mut Socket);
+struct NonBlocking<'a, 'b>(&'a mut Socket, &'a mut Context<'b>);
 
-impl Read for NonBlocking<'_> {
+impl Read for NonBlocking<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(tcp) = self.0.tcp() {
             return (&*socket2::SockRef::from(tcp)).read(buffer);
         }
         let mut buffer = ReadBuf::new(buffer);
-        let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(&mut *self.0).poll_read(&mut cx, &mut buffer) {
+        match Pin::new(&mut *self.0).poll_read(self.1, &mut buffer) {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

@@ -59,7 +59,7 @@ impl Counters {
     }
 
     /// A call makes another attempt, beyond its first.
-    pub(crate) fn retry(&self, why: RetryCause) {
+    pub(crate) fn retried(&self, why: RetryCause) {
         self.retries.count(RetryCounts::index(why));
     }
 
@@ -146,19 +146,16 @@ impl Counters {
     }
 
     /// A look at an idle connection took more than its readiness flag.
-    #[allow(dead_code, reason = "the pool does not tell yet")]
     pub(crate) fn probed(&self, outcome: ProbeOutcome) {
         self.probes.count(ProbeCounts::index(outcome));
     }
 
     /// A body that was dropped before its end has been dealt with.
-    #[allow(dead_code, reason = "the pool does not drain yet")]
     pub(crate) fn drained(&self, outcome: DrainOutcome) {
         self.drains.count(DrainCounts::index(outcome));
     }
 
     /// A TLS handshake settled the protocol.
-    #[allow(dead_code, reason = "the pool does not tell yet")]
     pub(crate) fn alpn(&self, event: AlpnEvent) {
         self.alpn.count(AlpnCounts::index(event));
     }
@@ -166,21 +163,6 @@ impl Counters {
     /// A connection was closed.
     pub(crate) fn closed(&self, why: CloseCause) {
         self.closed.count(ClosedCounts::index(why));
-    }
-
-    /// A dial ended without a connection. Until the pool tells a timeout from another failure.
-    pub(crate) fn dial_failed(&self) {
-        self.dial(DialEvent::Failed);
-    }
-
-    /// An exchange begins on a connection that had served one before. Until the pool names the other checkouts, too.
-    pub(crate) fn reused(&self) {
-        self.checked_out(Checkout::Reused);
-    }
-
-    /// A call makes another attempt. Until the call names its cause, each counts as [`RetryCause::Stale`].
-    pub(crate) fn retried(&self) {
-        self.retry(RetryCause::Stale);
     }
 
     /// Reads everything. Counts that arrive meanwhile may be in some of the numbers and not yet in others.
@@ -483,7 +465,7 @@ mod tests {
             (RetryCause::GoAway, "retry GoAway"),
         ] {
             let expected = [("active", 1), ("attempts", 2), ("retries", 1), (name, 1)];
-            check(|c| c.retry(cause), &expected);
+            check(|c| c.retried(cause), &expected);
         }
     }
 
@@ -491,8 +473,8 @@ mod tests {
     fn a_retry_is_an_attempt_and_not_a_request() {
         let counters = Counters::default();
         counters.started();
-        counters.retry(RetryCause::Stale);
-        counters.retry(RetryCause::Unwritten);
+        counters.retried(RetryCause::Stale);
+        counters.retried(RetryCause::Unwritten);
         let stats = counters.read(Gauges::default());
         assert_eq!(stats.requests_total, 1);
         assert_eq!(stats.attempts_total, 3);

@@ -293,9 +293,9 @@ mod tests {
         for _ in 0..times {
             counters.started();
             counters.started();
-            counters.retry(RetryCause::Stale);
-            counters.retry(RetryCause::Stale);
-            counters.retry(RetryCause::GoAway);
+            counters.retried(RetryCause::Stale);
+            counters.retried(RetryCause::Stale);
+            counters.retried(RetryCause::GoAway);
             for status in [100, 200, 300, 400, 500] {
                 counters.started();
                 counters.responded(status, millis(2));

@@ -229,9 +229,9 @@ errors: status 2, timeout 3 (pool 1, head 2)";
     fn what_is_rare_has_lines_of_its_own() {
         let lines = below(
             |c| {
-                c.retry(RetryCause::Stale);
-                c.retry(RetryCause::GoAway);
-                c.retry(RetryCause::GoAway);
+                c.retried(RetryCause::Stale);
+                c.retried(RetryCause::GoAway);
+                c.retried(RetryCause::GoAway);
                 c.dial(DialEvent::Failed);
                 for _ in 0..2 {
                     c.dial(DialEvent::TimedOut);

@@ -10,7 +10,7 @@ use crate::codec::request_head::encode;
 use crate::codec::{BodyLength, ChunkedDecoder, ChunkedStep, HeadDecoder, HeadStep, MethodKind};
 use crate::config::Limits;
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::host::HostPool;
+use crate::pool::host::{HostLimits, HostPool, Lent, Spoken};
 use crate::url::{Target, UrlInput};
 
 /// Checks a URI as every call does; answers its port.
@@ -107,7 +107,7 @@ impl Decoder {
 /// The machine of one origin, with integers for connections.
 #[derive(Debug)]
 pub struct Machine {
-    pool: HostPool<u32, ()>,
+    pool: HostPool<u32, (), ()>,
     now: Instant,
 }
 
@@ -115,9 +115,16 @@ impl Machine {
     /// A machine with `idle` connections.
     pub fn new(idle: u32) -> Self {
         let now = Instant::now();
-        let mut pool = HostPool::new(None, None, now);
+        let limits = HostLimits {
+            connections: None,
+            line: None,
+            sessions: 1,
+            session_idle: std::time::Duration::MAX,
+            hedge: std::time::Duration::MAX,
+        };
+        let mut pool = HostPool::new(limits, Spoken::Http1, now);
         for connection in 0..idle {
-            let _ = pool.begin_dial(0, now);
+            let _ = pool.begin_dial(now);
             let _ = pool.release(connection, now, now + std::time::Duration::from_secs(3600));
         }
         Self { pool, now }
@@ -126,7 +133,9 @@ impl Machine {
     /// Lends a connection and takes it back; answers which.
     pub fn lend_and_release(&mut self) -> Option<u32> {
         let mut expired = Vec::new();
-        let connection = self.pool.checkout(self.now, &mut expired)?.connection;
+        let Lent::Connection(connection) = self.pool.checkout(self.now, &mut expired)?.lent else {
+            return None;
+        };
         let _ = self.pool.release(
             connection,
             self.now,

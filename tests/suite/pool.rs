@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sockeye::stats::CloseCause;
+use sockeye::stats::{CloseCause, DrainOutcome};
 use sockeye::test::check;
 use sockeye::{Body, Client, ErrorKind, Limits, Phase, Response, Result, Sent, Timeouts};
 use tokio::task::{JoinHandle, JoinSet, yield_now};
@@ -956,56 +956,206 @@ async fn unsolicited_bytes_are_counted_as_such() {
     settle(&client, &world).await;
 }
 
-/// 26, as far as it is built: a body that is dropped before its end closes its connection; one that had arrived whole does not.
+/// Begins a call whose answer starts with `beginning`, and waits for its head.
+async fn streaming(world: &World, client: &Client, beginning: &str) -> (Response, PeerConnection) {
+    let call = get(client, URL);
+    let mut connection = world.accept().await;
+    connection.read_request().await;
+    connection.write(beginning).await;
+    (call.await.unwrap().unwrap(), connection)
+}
+
+/// A next call goes over the same connection.
+async fn next_call_reuses(client: &Client, connection: &mut PeerConnection) {
+    let again = get(client, URL);
+    connection.read_request().await;
+    connection.write(ok("next")).await;
+    let response = again.await.unwrap();
+    assert!(response.as_ref().unwrap().reused());
+    assert_eq!(text(response).await, "next");
+}
+
+/// The next call goes over another connection, and gets its own answer.
+async fn next_call_does_not(client: &Client, world: &World, closed: CloseCause) {
+    let causes = client.stats().total.connections_closed;
+    assert_eq!(causes.get(closed), 1, "{causes:?}");
+    world.serve(|_| ok("next"));
+    let response = client.get(URL).send().await;
+    assert!(!response.as_ref().unwrap().reused());
+    assert_eq!(text(response).await, "next");
+}
+
+fn drained(client: &Client, how: DrainOutcome) {
+    let drains = client.stats().total.drains;
+    assert_eq!((drains.get(how), drains.total()), (1, 1), "{drains:?}");
+}
+
+/// 26, first row: what is left of a dropped body is in the read buffer already.
 #[tokio::test(start_paused = true)]
-async fn t26_body_drop() {
-    for (sent, length, reused) in [
-        ("whole", 5, true),
-        ("par", 5, false),
-        ("", 5, false),
-        ("beginning", 1 << 30, false),
-    ] {
+async fn t26_body_drop_buffered() {
+    let world = World::new();
+    let client = world.client();
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (mut response, mut connection) = streaming(&world, &client, head).await;
+    connection.write("3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n").await;
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "abc");
+    drop(response);
+    drained(&client, DrainOutcome::Buffered);
+    next_call_reuses(&client, &mut connection).await;
+    settle(&client, &world).await;
+}
+
+/// 26, second row: what is left has arrived, so it is read in the drop.
+#[tokio::test(start_paused = true)]
+async fn t26_body_drop_inline() {
+    for (length, first) in [(20 * 1024, 0), (20 * 1024, 1), (60 * 1024, 100)] {
         let world = World::new();
         let client = world.client();
-        let call = get(&client, URL);
-        let mut connection = world.accept().await;
-        connection.read_request().await;
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{sent}");
-        connection.write(head).await;
-        let response = call.await.unwrap().unwrap();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}",
+            "x".repeat(first)
+        );
+        let (response, mut connection) = streaming(&world, &client, &head).await;
+        connection.write("x".repeat(length - first)).await;
         drop(response);
-        if !reused {
-            connection.closed().await;
-            let closed = client.stats().total.connections_closed;
-            assert_eq!(closed.get(CloseCause::Dropped), 1, "{closed:?}");
-            world.serve(|_| ok("next"));
-            assert!(!client.get(URL).send().await.unwrap().reused());
-        } else {
-            let again = get(&client, URL);
-            connection.read_request().await;
-            connection.write(ok("next")).await;
-            assert!(again.await.unwrap().unwrap().reused());
-        }
+        drained(&client, DrainOutcome::Inline);
+        assert_eq!(client.stats().total.connections_idle, 1);
+        next_call_reuses(&client, &mut connection).await;
         settle(&client, &world).await;
     }
 }
 
-/// A stream that is dropped while it is read.
+/// 26, third row: what is left arrives soon, so a task reads it.
 #[tokio::test(start_paused = true)]
-async fn a_body_dropped_in_the_middle_closes() {
+async fn t26_body_drop_task() {
     let world = World::new();
     let client = world.client();
-    let call = get(&client, URL);
-    let mut connection = world.accept().await;
-    connection.read_request().await;
-    connection
-        .write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        .await;
-    let mut response = call.await.unwrap().unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "abc");
-    assert!(within_polls(1, response.chunk()).await.is_none());
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 102400\r\n\r\n";
+    let (response, mut connection) = streaming(&world, &client, head).await;
     drop(response);
-    connection.closed().await;
+    let total = client.stats().total;
+    assert_eq!(
+        (total.connections_active, total.connections_draining),
+        (1, 1)
+    );
+    for _ in 0..10 {
+        connection.write("x".repeat(10_240)).await;
+        advance(Duration::from_millis(2)).await;
+    }
+    until("drained", || client.stats().total.connections_idle == 1).await;
+    drained(&client, DrainOutcome::Task);
+    assert_eq!(client.stats().total.connections_draining, 0);
+    next_call_reuses(&client, &mut connection).await;
+    settle(&client, &world).await;
+}
+
+/// 26, fourth row: a body that goes on and on, or stands still, is read for 50 ms; one that is large in all, up to the limit.
+#[tokio::test(start_paused = true)]
+async fn t26_body_drop_endless() {
+    for (piece, pause) in [("", 0), ("1\r\nx\r\n", 1), ("1000\r\n", 0)] {
+        let world = World::new();
+        let client = world.client();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let (response, mut connection) = streaming(&world, &client, head).await;
+        let started = Instant::now();
+        drop(response);
+        let piece = match piece {
+            "1000\r\n" => format!("{piece}{}\r\n", "x".repeat(0x1000)),
+            _ => piece.to_owned(),
+        };
+        let endless = async {
+            while !piece.is_empty() && connection.try_write(piece.as_bytes()).await {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            connection.closed().await;
+        };
+        timeout(SECOND, endless).await.expect("it closes");
+        assert!(started.elapsed() <= Duration::from_millis(51));
+        drained(&client, DrainOutcome::GaveUp);
+        next_call_does_not(&client, &world, CloseCause::DrainGaveUp).await;
+        settle(&client, &world).await;
+    }
+}
+
+/// 26, last row, and everything else that is not worth a read.
+#[tokio::test(start_paused = true)]
+async fn t26_body_drop_hopeless() {
+    let keep = Limits::default();
+    for (head, limits) in [
+        ("content-length: 1073741824", keep.clone()),
+        ("content-length: 262145", keep.clone()),
+        ("connection: close\r\ncontent-length: 10", keep.clone()),
+        ("x-framed-by: the end", keep.clone()),
+        ("content-length: 10", keep.with_max_drain(0)),
+    ] {
+        let world = World::new();
+        let client = limited(&world, limits);
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+        let (response, mut connection) = streaming(&world, &client, &head).await;
+        drop(response);
+        assert_eq!(client.stats().total.connections_active, 0, "{head}");
+        connection.closed().await;
+        drained(&client, DrainOutcome::GaveUp);
+        next_call_does_not(&client, &world, CloseCause::DrainGaveUp).await;
+        settle(&client, &world).await;
+    }
+}
+
+/// No more than 32 bodies are drained at a time.
+#[tokio::test(start_paused = true)]
+async fn drains_are_bounded() {
+    let world = World::new();
+    let client = world.client();
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+    let mut responses = Vec::new();
+    let mut connections = Vec::new();
+    for _ in 0..40 {
+        let (response, connection) = streaming(&world, &client, head).await;
+        responses.push(response);
+        connections.push(connection);
+    }
+    drop(responses);
+    let total = client.stats().total;
+    assert_eq!(
+        (total.connections_active, total.connections_draining),
+        (32, 32)
+    );
+    let_others_run().await;
+    advance(Duration::from_millis(51)).await;
+    settle(&client, &world).await;
+    assert_eq!(client.stats().total.drains.get(DrainOutcome::GaveUp), 40);
+}
+
+/// A malformed rest, or a connection that ends in it, closes.
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_fails_closes() {
+    for rest in ["zz\r\n", ""] {
+        let world = World::new();
+        let client = world.client();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let (response, mut connection) = streaming(&world, &client, head).await;
+        connection.write(rest).await;
+        if rest.is_empty() {
+            drop(connection);
+        }
+        drop(response);
+        drained(&client, DrainOutcome::GaveUp);
+        next_call_does_not(&client, &world, CloseCause::Error).await;
+        settle(&client, &world).await;
+    }
+}
+
+/// A body may be dropped, and drained, outside of any runtime.
+#[tokio::test]
+async fn a_body_dropped_outside_of_a_runtime_is_drained() {
+    let world = World::new();
+    let client = world.client();
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+    let (response, mut connection) = streaming(&world, &client, head).await;
+    std::thread::spawn(move || drop(response)).join().unwrap();
+    connection.write("0123456789").await;
+    until("drained", || client.stats().total.connections_idle == 1).await;
+    drained(&client, DrainOutcome::Task);
     settle(&client, &world).await;
 }
 
@@ -1334,18 +1484,52 @@ async fn t37_close() {
     settle(&client, &world).await;
 }
 
-/// What is still in use at the deadline is counted as cut.
+/// 37, its deadline: what is still in use then fails, whether it waits for a head or for more of a body, and closes.
 #[tokio::test(start_paused = true)]
-async fn close_returns_at_its_deadline() {
+async fn t37_close_cuts_at_its_deadline() {
     let world = World::new();
     let client = world.client();
     let (call, mut connection) = held(&client, &world).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+    let (mut read, mut reading) = streaming(&world, &client, head).await;
+    let read = tokio::spawn(async move { read.chunk().await });
+    let (mut unread, mut resting) = streaming(&world, &client, head).await;
+    let_others_run().await;
     let started = Instant::now();
     let closed = client.close(3 * SECOND).await;
     assert_eq!(started.elapsed().as_secs(), 3);
-    assert_eq!((closed.finished, closed.cut), (0, 1));
-    connection.write(ok("late")).await;
-    assert_eq!(text(call.await.unwrap()).await, "late");
+    assert_eq!((closed.finished, closed.cut), (0, 3));
+    for error in [
+        call.await.unwrap().unwrap_err(),
+        read.await.unwrap().unwrap_err(),
+        unread.chunk().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::ClientClosed, "{error}");
+        assert!(error.to_string().contains("deadline"), "{error}");
+    }
+    drop(unread);
+    for connection in [&mut connection, &mut reading, &mut resting] {
+        connection.closed().await;
+    }
+    let causes = client.stats().total.connections_closed;
+    assert_eq!(causes.get(CloseCause::Cut), 3, "{causes:?}");
+    assert_eq!(client.close(SECOND).await.cut, 0);
+    settle(&client, &world).await;
+}
+
+/// 37: drains are not waited for.
+#[tokio::test(start_paused = true)]
+async fn t37_close_ends_drains() {
+    let world = World::new();
+    let client = world.client();
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+    let (response, mut connection) = streaming(&world, &client, head).await;
+    drop(response);
+    let_others_run().await;
+    assert_eq!(client.stats().total.connections_draining, 1);
+    let started = Instant::now();
+    assert_eq!(client.close(SECOND).await.cut, 0);
+    assert_eq!(started.elapsed(), Duration::ZERO);
     connection.closed().await;
     settle(&client, &world).await;
 }
