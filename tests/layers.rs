@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "call/prepare.rs",
     "policy/*.rs",
     "pool/host.rs",
+    "pool/learned.rs",
     "pool/line.rs",
     "pool/sessions.rs",
     "codec/request_head.rs",

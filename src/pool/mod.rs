@@ -13,6 +13,7 @@ mod drain;
 mod entry;
 pub(crate) mod host;
 mod hosts;
+mod learned;
 mod lease;
 mod line;
 mod reaper;
