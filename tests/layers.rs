@@ -69,6 +69,7 @@ const PURE: &[&str] = &[
     "codec/chunked.rs",
     "codec/body.rs",
     "codec/reuse.rs",
+    "socket/addresses.rs",
     "socket/route.rs",
     "socket/proxy.rs",
     "body/decompress.rs",

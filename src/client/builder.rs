@@ -186,10 +186,7 @@ impl ClientBuilder {
                 "sockeye/",
                 env!("CARGO_PKG_VERSION")
             )));
-        let dialler = Dialler {
-            connector: self.connector,
-            tls: self.tls.unwrap_or_default(),
-        };
+        let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
             engine: Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),

@@ -3,6 +3,7 @@
 //! `dial` resolves, connects and shakes hands, each step a function that makes a [`Socket`] from the one before. It knows
 //! neither HTTP nor the pool; `connection::open` calls it. [`Connect`] is the one seam for tests and for own transports.
 
+mod addresses;
 mod dial;
 mod dns;
 mod info;

@@ -143,6 +143,54 @@ async fn a_refused_connection_names_the_address() {
     .await;
 }
 
+/// A listener whose backlog is full, and what fills it: attempts to connect hang for as long as nobody accepts.
+#[cfg(target_os = "linux")]
+fn silent_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    use socket2::{Domain, Socket, Type};
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    listener.bind(&any_port.into()).unwrap();
+    listener.listen(0).unwrap();
+    let listener = std::net::TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(tcp) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+        filling.push(tcp);
+        assert!(filling.len() < 16, "the backlog never fills");
+    }
+    (listener, filling)
+}
+
+/// A silent address costs the limit, and nothing else: the permit comes back, and the address, being the only one, is
+/// tried by the next request although it is penalised.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_silent_address_is_tried_again() {
+    within(async {
+        let (listener, filling) = silent_listener();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let client = Client::builder()
+            .limits(Limits::default().with_max_connections(NonZeroUsize::new(1)))
+            .connect_timeout(Duration::from_millis(250))
+            .build()
+            .unwrap();
+        for _ in 0..2 {
+            let error = client.get(&url).send().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert_eq!(error.phase(), Some(Phase::Connect));
+            assert_eq!(error.sent(), Sent::Nothing);
+            check(&client);
+        }
+        for _ in filling {
+            listener.accept().unwrap();
+        }
+        let connected = client.preconnect(&url, 1).await.unwrap();
+        assert_eq!(connected, 1);
+        at_rest(&client);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_name_without_an_address_is_a_resolve_error() {
     // RFC 6761 section 6.4: there is never such a name. A machine without a name server may take a while to say so.
