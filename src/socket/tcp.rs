@@ -334,6 +334,17 @@ mod tests {
         assert_eq!(run(fates, None, &penalties).await, expected, "{fates:?}");
     }
 
+    async fn check_limit(fates: &[Fate], limit: u64, begun: &[u128], penalised: &[usize]) {
+        let expected = Seen {
+            outcome: None,
+            took: u128::from(limit),
+            begun: begun.to_vec(),
+            penalised: penalised.to_vec(),
+        };
+        let seen = run(fates, Some(limit), &Penalties::default()).await;
+        assert_eq!(seen, expected, "{fates:?} within {limit} ms");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_only_address() {
         check(&[Connects(0)], Ok(0), 0, &[0], &[]).await;
@@ -485,30 +496,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_that_strikes_penalises_whoever_ran() {
-        let rows: [(&[Fate], u64, &[u128], &[usize]); 9] = [
-            (&[Hangs], 100, &[0], &[0]),
-            (&[Hangs], 1_000, &[0], &[0]),
-            (&[Hangs, Hangs], 100, &[0], &[0]),
-            (&[Hangs, Hangs, Hangs], 501, &[0, 250, 500], &[0, 1]),
-            (&[Hangs, Hangs, Hangs], 900, &[0, 250, 500], &[0, 1, 2]),
-            // The second had 50 ms only, and must come first in the next dial.
-            (&[Hangs, Connects(80)], 300, &[0, 250], &[0]),
-            (&[Connects(900), Hangs], 600, &[0, 250], &[0, 1]),
-            // Nobody older is left to blame.
-            (&[Fails(90), Hangs], 100, &[0, 90], &[0, 1]),
-            (&[Fails(270), Hangs, Hangs], 400, &[0, 250, 270], &[0, 1]),
-        ];
-        for (fates, limit, begun, penalised) in rows {
-            let penalties = Penalties::default();
-            let seen = run(fates, Some(limit), &penalties).await;
-            let expected = Seen {
-                outcome: None,
-                took: u128::from(limit),
-                begun: begun.to_vec(),
-                penalised: penalised.to_vec(),
-            };
-            assert_eq!(seen, expected, "{fates:?} within {limit} ms");
-        }
+        check_limit(&[Hangs], 100, &[0], &[0]).await;
+        check_limit(&[Hangs], 1_000, &[0], &[0]).await;
+        check_limit(&[Hangs, Hangs], 100, &[0], &[0]).await;
+        check_limit(&[Hangs; 3], 501, &[0, 250, 500], &[0, 1]).await;
+        check_limit(&[Hangs; 3], 900, &[0, 250, 500], &[0, 1, 2]).await;
+        // The second had 50 ms only, and must come first in the next dial.
+        check_limit(&[Hangs, Connects(80)], 300, &[0, 250], &[0]).await;
+        check_limit(&[Connects(900), Hangs], 600, &[0, 250], &[0, 1]).await;
+        // Nobody older is left to blame.
+        check_limit(&[Fails(90), Hangs], 100, &[0, 90], &[0, 1]).await;
+        check_limit(&[Fails(270), Hangs, Hangs], 400, &[0, 250, 270], &[0, 1]).await;
     }
 
     #[tokio::test(start_paused = true)]
