@@ -123,6 +123,7 @@ mod tests {
                     error,
                     reused: case.reused,
                     received: case.received,
+                    reset_by: None,
                     unpolled: None,
                     ticket: None,
                 };

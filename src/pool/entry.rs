@@ -4,6 +4,7 @@
 //! and closed, wakers woken, dials started. It is no task and has none but the dials.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
@@ -14,8 +15,8 @@ use tokio::time::Instant;
 
 use super::dial::Dials;
 use super::host::{
-    Actions, Candidate, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer,
-    NextLook, Served, Spoken,
+    Actions, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer, NextLook, Served,
+    Spoken,
 };
 use super::lease::Lease;
 use super::tethers::Tethers;
@@ -165,8 +166,9 @@ impl Host {
                 self.discard(connection, CloseCause::Idle);
             }
             let candidate = candidate?;
-            let probe = self.closeness(&candidate, careful);
+            let careful = careful || candidate.doubtful || candidate.idle_for >= TRUSTED;
             let mut connection = lent(candidate.lent);
+            let probe = self.closeness(&connection, careful, now);
             match self.probe(&mut connection, probe) {
                 Ok(()) => {
                     self.counters.checked_out(Checkout::Reused);
@@ -178,15 +180,30 @@ impl Host {
     }
 
     /// How closely an idle connection is looked at (spec pool R-LIVE-3).
-    fn closeness(&self, candidate: &Candidate<Connection, Infallible>, careful: bool) -> Probe {
-        match self.shared.limits.liveness {
-            Liveness::FlagOnly => Probe::Flag,
-            Liveness::AlwaysPeek => Probe::Kernel,
-            Liveness::Auto if careful || candidate.doubtful || candidate.idle_for >= TRUSTED => {
-                Probe::Kernel
-            }
-            Liveness::Auto => Probe::Flag,
+    fn closeness(&self, connection: &Connection, careful: bool, now: Instant) -> Probe {
+        let careful = match self.shared.limits.liveness {
+            Liveness::FlagOnly => false,
+            Liveness::AlwaysPeek => true,
+            Liveness::Auto => careful || self.is_penalised(connection, now),
+        };
+        if careful { Probe::Kernel } else { Probe::Flag }
+    }
+
+    /// Whether another connection to the same address has failed not long ago (spec pool R-LIFE-3).
+    fn is_penalised(&self, connection: &Connection, now: Instant) -> bool {
+        let dialler = &self.shared.dialler;
+        let remote = connection.info().remote_addr;
+        remote.is_some_and(|remote| dialler.is_penalised(remote, now))
+    }
+
+    /// A connection proved dead while it was used. The others were opened to the same server, so the kernel is asked about
+    /// each of them (spec pool R-RETRY-3).
+    pub(super) fn saw_stale(&self, remote: Option<SocketAddr>, now: Instant) {
+        if let Some(remote) = remote {
+            self.shared.dialler.penalise(remote, now);
         }
+        self.lock().saw_stale(now);
+        self.drop_dead();
     }
 
     /// Whether the peer is still there and silent.
@@ -363,7 +380,7 @@ impl Host {
     }
 
     /// Closes the idle connections of which the kernel knows that their peer has gone or spoken.
-    pub(super) fn drop_dead(&self) {
+    fn drop_dead(&self) {
         let all = self.lock().take_suspects(|_| true);
         for mut suspect in all {
             match self.probe(&mut suspect.connection, Probe::Kernel) {

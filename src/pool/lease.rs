@@ -4,6 +4,8 @@
 //! happened on it. So a call that is cancelled at any point can leak nothing, and pools nothing that is half read.
 
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -39,6 +41,8 @@ pub(crate) struct Failed {
     pub(crate) reused: bool,
     /// Bytes of the response that had arrived.
     pub(crate) received: u64,
+    /// The peer, if it cut the connection off rather than closed it.
+    pub(crate) reset_by: Option<SocketAddr>,
     /// The caller's body, if none of it was asked for.
     pub(crate) unpolled: Option<Body>,
     /// The place in line that the connection was waited for at; another try keeps it (spec pool R-RETRY-4).
@@ -52,6 +56,7 @@ impl Failed {
             error,
             reused: false,
             received: 0,
+            reset_by: None,
             unpolled: None,
             ticket: None,
         }
@@ -91,6 +96,7 @@ impl Lease {
             Err(error) => Err(error),
         };
         outcome.map_err(|error| Failed {
+            reset_by: connection.info().remote_addr.filter(|_| is_reset(&error)),
             error,
             reused: connection.is_reused(),
             received: connection.traffic().1,
@@ -148,6 +154,14 @@ impl Drop for Lease {
             drain(connection, Arc::clone(&self.host));
         }
     }
+}
+
+/// A server that closes an idle connection in an orderly way says nothing against its address; one that resets it does.
+fn is_reset(error: &Error) -> bool {
+    matches!(
+        error.io_kind(),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    )
 }
 
 /// A response body that is still on its connection. The connection goes back at the poll that yields the last byte.

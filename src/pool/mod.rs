@@ -122,8 +122,7 @@ impl Pool {
         Ok((lease, after))
     }
 
-    /// Lends a new connection, after another try `failed`. If it failed on an old one, the others were opened to the same
-    /// server, so the kernel is asked about each of them (spec pool R-RETRY-3).
+    /// Lends a new connection, after another try `failed`.
     pub(crate) async fn checkout_new(
         &self,
         host: &Arc<Host>,
@@ -132,8 +131,7 @@ impl Pool {
         now: Instant,
     ) -> Result<(Lease, Instant)> {
         if failed.reused {
-            host.lock().saw_stale(now);
-            host.drop_dead();
+            host.saw_stale(failed.reset_by, now);
         }
         let lease = Box::pin(self.wait(host, deadline, Want::New, failed.ticket, now)).await?;
         let after = Instant::now();

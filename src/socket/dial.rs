@@ -142,14 +142,12 @@ impl Dialler {
 
     /// Has `address` tried last for 30 s: a connection to it that had been idle was reset (spec pool R-LIFE-3). Dials see to
     /// what they learn themselves.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the pool will call it"))]
     pub(crate) fn penalise(&self, address: SocketAddr, now: Instant) {
         self.penalties.penalise(address, now);
     }
 
     /// Whether `address` is tried last at `now`: a dial or a connection has failed there, so an idle connection to it may be
     /// dead without a sign (spec pool R-LIFE-3). Costs one relaxed load while no address of this client is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the pool will call it"))]
     pub(crate) fn is_penalised(&self, address: SocketAddr, now: Instant) -> bool {
         self.penalties.holds(address, now)
     }
