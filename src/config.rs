@@ -61,6 +61,19 @@ pub struct Limits {
     pub max_trailer_fields: usize,
     /// Bytes of chunk extensions in one body. Default 16 KiB.
     pub max_chunk_extensions: usize,
+    /// How heads are read. It travels with the limits, because whoever reads a head has those; the client's builder sets it.
+    pub(crate) heads: HeadRules,
+}
+
+/// How strictly a response head is read (spec http1 a1, ruling 10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HeadRules {
+    /// As the grammar has it.
+    #[default]
+    Strict,
+    /// Lines may end in LF alone, a blank may stand before the colon of a field that does not concern framing, and
+    /// `Transfer-Encoding: identity` counts as absent. A connection on which any of that happened closes.
+    Lenient,
 }
 
 /// How an idle connection is looked at before it is lent. No look can tell that the peer is about to close; what provably was
@@ -106,6 +119,7 @@ impl Default for Limits {
             max_trailer: 16 * 1024,
             max_trailer_fields: 100,
             max_chunk_extensions: 16 * 1024,
+            heads: HeadRules::Strict,
         }
     }
 }

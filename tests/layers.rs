@@ -63,6 +63,8 @@ const PURE: &[&str] = &[
     "pool/learned.rs",
     "pool/line.rs",
     "pool/sessions.rs",
+    "codec/decode_error.rs",
+    "codec/head_lines.rs",
     "codec/request_head.rs",
     "codec/response_head.rs",
     "codec/framing.rs",

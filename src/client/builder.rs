@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Base, Client, Inner, mark_sensitive};
 use crate::call::Engine;
-use crate::config::Limits;
+use crate::config::{HeadRules, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
 use crate::head::DefaultFields;
@@ -38,6 +38,7 @@ pub struct ClientBuilder {
     error_for_status: bool,
     https_only: bool,
     max_body: usize,
+    heads: HeadRules,
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
     /// The first mistake.
@@ -54,6 +55,7 @@ impl ClientBuilder {
             error_for_status: true,
             https_only: false,
             max_body: MAX_BODY,
+            heads: HeadRules::Strict,
             tls: None,
             connector: None,
             mistake: None,
@@ -140,6 +142,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether heads of HTTP/1.1 that many old servers send are taken although the grammar forbids them. Default false.
+    ///
+    /// With it, lines may end in LF without CR (RFC 9112 section 2.2), a blank may stand between a field name and its colon
+    /// unless the field is Content-Length, Transfer-Encoding or Connection (section 5.1), and `Transfer-Encoding: identity`
+    /// counts as absent. Nothing else changes: lengths, chunks, versions and control characters are read as strictly as
+    /// ever. A connection on which any of the three was met is closed after the response, because another reader of the
+    /// same bytes may have seen another message in them.
+    ///
+    /// ```
+    /// let client = sockeye::Client::builder().lenient_heads(true).build()?;
+    /// # Ok::<(), sockeye::Error>(())
+    /// ```
+    pub fn lenient_heads(mut self, enabled: bool) -> Self {
+        self.heads = if enabled {
+            HeadRules::Lenient
+        } else {
+            HeadRules::Strict
+        };
+        self
+    }
+
     /// How TLS is spoken. Default: see [`TlsConfig`].
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
@@ -165,6 +188,7 @@ impl ClientBuilder {
             }
         }
         check_limits(&self.limits)?;
+        self.limits.heads = self.heads;
         let base = match &self.base_url {
             Some(url) => {
                 let parsed = Target::parse_base(url).map_err(|error| {

@@ -5,7 +5,7 @@
 use http::HeaderMap;
 
 use super::chunked::{ChunkedDecoder, ChunkedStep};
-use super::decode_error::DecodeError;
+use super::decode_error::{DecodeError, Rule};
 use super::framing::Framing;
 use crate::config::Limits;
 
@@ -84,9 +84,9 @@ impl BodyDecoder {
     pub(crate) fn end_of_connection(&self) -> Result<(), DecodeError> {
         match self {
             Self::Length(0) | Self::UntilClose => Ok(()),
-            Self::Length(missing) => Err(DecodeError::BodyCutShort { missing: *missing }),
+            Self::Length(missing) => Err(Rule::BodyCutShort { missing: *missing }.into()),
             Self::Chunked(chunked) if chunked.is_done() => Ok(()),
-            Self::Chunked(_) => Err(DecodeError::ChunkedCutShort),
+            Self::Chunked(_) => Err(Rule::ChunkedCutShort.into()),
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(body.step(b"abc"), Ok(BodyStep::Data { skip: 0, len: 3 }));
         assert_eq!(
             body.end_of_connection(),
-            Err(DecodeError::BodyCutShort { missing: 2 })
+            Err(Rule::BodyCutShort { missing: 2 }.into())
         );
         assert_eq!(
             body.step(b"deEXTRA"),
@@ -138,6 +138,6 @@ mod tests {
     fn a_chunked_body_cut_short_is_an_error() {
         let mut body = BodyDecoder::new(Framing::Chunked, &Limits::default());
         assert_eq!(body.step(b"0\r\n"), Ok(BodyStep::NeedMore { skip: 3 }));
-        assert_eq!(body.end_of_connection(), Err(DecodeError::ChunkedCutShort));
+        assert_eq!(body.end_of_connection(), Err(Rule::ChunkedCutShort.into()));
     }
 }

@@ -12,7 +12,9 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::decode_error::DecodeError;
+use super::decode_error::{DecodeError, Rule};
+use super::framing::trim;
+use super::head_lines::{forbidden, is_name};
 use crate::config::Limits;
 
 /// A chunked body being read.
@@ -30,6 +32,8 @@ pub(crate) struct ChunkedDecoder {
     excess: u64,
     trailer: Vec<u8>,
     limits: ChunkedLimits,
+    /// Why it failed.
+    failure: Option<DecodeError>,
 }
 
 /// The limits that matter here.
@@ -56,7 +60,7 @@ enum State {
     /// At any byte of the trailer section.
     Trailer,
     Done,
-    Failed(DecodeError),
+    Failed,
 }
 
 /// What the front of the input is.
@@ -89,6 +93,7 @@ impl ChunkedDecoder {
                 trailer: limits.max_trailer,
                 trailer_fields: limits.max_trailer_fields,
             },
+            failure: None,
         }
     }
 
@@ -96,7 +101,8 @@ impl ChunkedDecoder {
     pub(crate) fn step(&mut self, input: &[u8]) -> Result<ChunkedStep, DecodeError> {
         let step = self.advance(input);
         if let Err(error) = step {
-            self.state = State::Failed(error);
+            self.state = State::Failed;
+            self.failure = Some(error);
         }
         step
     }
@@ -124,11 +130,11 @@ impl ChunkedDecoder {
                         trailers: None,
                     });
                 }
-                State::Failed(error) => return Err(error),
+                State::Failed => break,
                 _ => self.framing_byte(byte)?,
             }
         }
-        if let State::Failed(error) = self.state {
+        if let Some(error) = self.failure {
             return Err(error);
         }
         Ok(ChunkedStep::NeedMore { skip: input.len() })
@@ -137,33 +143,35 @@ impl ChunkedDecoder {
     /// One byte of a size line, or of the CRLF behind data.
     fn framing_byte(&mut self, byte: u8) -> Result<(), DecodeError> {
         self.line += 1;
+        let broken = |rule: Rule| Err(rule.broken_by(&[byte]));
         self.state = match (self.state, byte) {
             (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
-            (State::Size, _) if self.digits == 0 => return Err(DecodeError::BadChunkSize),
+            (State::Size, _) if self.digits == 0 => return broken(Rule::ChunkSize),
             (State::Size | State::Blank, b' ' | b'\t') => {
                 self.blanks += 1;
                 if self.blanks > MAX_BLANKS {
-                    return Err(DecodeError::BadChunkLine);
+                    return broken(Rule::ChunkLine);
                 }
                 State::Blank
             }
             (State::Size | State::Blank, b';') => State::Extension,
             (State::Size | State::Blank | State::Extension, b'\r') => State::SizeLf,
-            (State::Size, _) => return Err(DecodeError::BadChunkSize),
+            // A line that ends too early is no fault of the size.
+            (State::Size, b'\n') => return broken(Rule::ChunkLine),
+            (State::Size, _) => return broken(Rule::ChunkSize),
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extensions += 1;
                 if self.extensions > self.limits.extensions {
-                    return Err(DecodeError::ChunkExtensionsTooLarge {
-                        limit: self.limits.extensions,
-                    });
+                    let limit = self.limits.extensions;
+                    return Err(Rule::ChunkExtensionsTooLarge { limit }.into());
                 }
                 State::Extension
             }
             (State::SizeLf, b'\n') => self.size_line_ended()?,
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
-            (State::DataCr | State::DataLf, _) => return Err(DecodeError::BadChunkEnd),
-            _ => return Err(DecodeError::BadChunkLine),
+            (State::DataCr | State::DataLf, _) => return broken(Rule::ChunkEnd),
+            _ => return broken(Rule::ChunkLine),
         };
         Ok(())
     }
@@ -175,7 +183,7 @@ impl ChunkedDecoder {
         }
         self.digits += 1;
         if self.digits > MAX_DIGITS {
-            return Err(DecodeError::BadChunkSize);
+            return Err(Rule::ChunkSize.broken_by(format!("{:016x}..", self.left).as_bytes()));
         }
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
@@ -191,12 +199,12 @@ impl ChunkedDecoder {
     /// by 16 KiB in all, where a chunk of n bytes pays for 16 + 2n.
     fn size_line_ended(&mut self) -> Result<State, DecodeError> {
         if i64::try_from(self.left).is_err() {
-            return Err(DecodeError::BadChunkSize);
+            return Err(Rule::ChunkSize.broken_by(format!("{:x}", self.left).as_bytes()));
         }
         self.excess = (self.excess + self.line + 2)
             .saturating_sub(self.left.saturating_mul(2).saturating_add(16));
         if self.excess > MAX_EXCESS {
-            return Err(DecodeError::ChunkOverhead { limit: MAX_EXCESS });
+            return Err(Rule::ChunkOverhead { limit: MAX_EXCESS }.into());
         }
         self.digits = 0;
         self.blanks = 0;
@@ -212,17 +220,16 @@ impl ChunkedDecoder {
     fn trailer(&mut self, input: &[u8], at: usize) -> Result<ChunkedStep, DecodeError> {
         for (offset, &byte) in input.get(at..).unwrap_or_default().iter().enumerate() {
             let ended = match self.trailer.as_slice() {
-                [.., b'\r'] if byte != b'\n' => return Err(DecodeError::BadTrailer),
+                [.., b'\r'] if byte != b'\n' => return Err(self.broken_trailer(byte)),
                 [b'\r'] | [.., b'\r', b'\n', b'\r'] => true,
                 [.., b'\r'] => false,
-                _ if byte == b'\n' => return Err(DecodeError::BadTrailer),
+                _ if byte == b'\n' => return Err(self.broken_trailer(byte)),
                 _ => false,
             };
             self.trailer.push(byte);
             if self.trailer.len() > self.limits.trailer.saturating_add(2) {
-                return Err(DecodeError::TrailerTooLarge {
-                    limit: self.limits.trailer,
-                });
+                let limit = self.limits.trailer;
+                return Err(Rule::TrailerTooLarge { limit }.into());
             }
             if ended {
                 self.state = State::Done;
@@ -236,35 +243,62 @@ impl ChunkedDecoder {
         }
         Ok(ChunkedStep::NeedMore { skip: input.len() })
     }
+
+    /// A line that is not ended by CRLF; `byte` is the one that shows it.
+    #[cold]
+    fn broken_trailer(&self, byte: u8) -> DecodeError {
+        let line = self.trailer.rsplit(|byte| *byte == b'\n').next();
+        let mut line = line.unwrap_or_default().to_vec();
+        line.push(byte);
+        Rule::Trailer.broken_in(&line)
+    }
 }
 
-/// Reads a trailer section with the grammar of a head. Fields that only a head may carry are left out: nothing behind the
-/// body may change framing, routing or credentials (RFC 9110 section 6.5.1, ruling 13).
+/// Reads a trailer section with the grammar of a head, folds included. Fields that only a head may carry are left out:
+/// nothing behind the body may change framing, routing or credentials (RFC 9110 section 6.5.1, ruling 13).
 fn parse_trailers(
     section: &[u8],
     max_fields: usize,
 ) -> Result<Option<Box<HeaderMap>>, DecodeError> {
-    if section == b"\r\n" {
-        return Ok(None);
-    }
-    let mut fields = vec![httparse::EMPTY_HEADER; max_fields.min(section.len() / 4 + 1)];
-    let parsed = match httparse::parse_headers(section, &mut fields) {
-        Ok(httparse::Status::Complete((len, parsed))) if len == section.len() => parsed,
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(DecodeError::TooManyTrailerFields { limit: max_fields });
-        }
-        _ => return Err(DecodeError::BadTrailer),
-    };
     let mut trailers = HeaderMap::new();
-    for field in parsed {
-        let name =
-            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| DecodeError::BadTrailer)?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| DecodeError::BadTrailer)?;
+    let mut fields = 0;
+    let mut lines = section
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r\n").unwrap_or(line))
+        .take_while(|line| !line.is_empty())
+        .peekable();
+    while let Some(line) = lines.next() {
+        let (name, value) = trailer_field(line)?;
+        let mut value = value.to_vec();
+        while let Some(fold) = lines.next_if(|line| matches!(line, [b' ' | b'\t', ..])) {
+            value.push(b' ');
+            value.extend_from_slice(trim(fold));
+        }
+        let bytes = trim(&value);
+        let value = match forbidden(bytes) {
+            None => HeaderValue::from_bytes(bytes).map_err(|_| Rule::Trailer.broken_in(line))?,
+            Some(_) => return Err(Rule::Trailer.broken_in(line)),
+        };
+        fields += 1;
+        if fields > max_fields {
+            return Err(Rule::TooManyTrailerFields { limit: max_fields }.into());
+        }
         if !FORBIDDEN_TRAILERS.contains(&name.as_str()) {
             trailers.append(name, value);
         }
     }
     Ok((!trailers.is_empty()).then(|| Box::new(trailers)))
+}
+
+/// The name and the value of one line.
+fn trailer_field(line: &[u8]) -> Result<(HeaderName, &[u8]), DecodeError> {
+    let colon = line.iter().position(|byte| *byte == b':');
+    let (name, value) = colon
+        .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))
+        .filter(|(name, _)| is_name(name))
+        .ok_or_else(|| Rule::Trailer.broken_in(line))?;
+    let name = HeaderName::from_bytes(name).map_err(|_| Rule::Trailer.broken_in(line))?;
+    Ok((name, trim(value)))
 }
 
 const MAX_DIGITS: u8 = 16;
@@ -291,11 +325,12 @@ const FORBIDDEN_TRAILERS: [&str; 15] = [
 
 #[cfg(test)]
 mod tests {
+    use super::super::every_split::every_split;
     use super::*;
 
     type Outcome = Result<(Vec<u8>, Option<Box<HeaderMap>>, usize), DecodeError>;
 
-    /// Feeds the pieces between the cuts. `None`: more is needed.
+    /// Feeds the pieces between the cuts; answers the data, the trailers and the bytes used. `None`: more is needed.
     fn feed(input: &[u8], cuts: &[usize], limits: &Limits) -> Option<Outcome> {
         let mut decoder = ChunkedDecoder::new(limits);
         let mut data = Vec::new();
@@ -304,13 +339,26 @@ mod tests {
             while at < end {
                 match decoder.step(&input[at..end]) {
                     Ok(ChunkedStep::Data { skip, len }) => {
+                        assert!(len > 0, "data is not empty");
                         data.extend_from_slice(&input[at + skip..at + skip + len]);
                         at += skip + len;
                     }
-                    Ok(ChunkedStep::NeedMore { skip }) => at += skip,
+                    Ok(ChunkedStep::NeedMore { skip }) => {
+                        assert_eq!(skip, end - at, "what is there is used");
+                        at = end;
+                    }
                     Ok(ChunkedStep::End { skip, trailers }) => {
                         assert!(decoder.is_done());
-                        return Some(Ok((data, trailers, input.len() - at - skip)));
+                        let again = decoder.step(&input[at + skip..]);
+                        let untouched = matches!(
+                            again,
+                            Ok(ChunkedStep::End {
+                                skip: 0,
+                                trailers: None
+                            } | ChunkedStep::NeedMore { skip: 0 })
+                        );
+                        assert!(untouched, "after the end no byte is used: {again:?}");
+                        return Some(Ok((data, trailers, at + skip)));
                     }
                     Err(error) => {
                         assert_eq!(
@@ -326,32 +374,19 @@ mod tests {
         None
     }
 
-    fn every_split(input: &[u8], limits: &Limits) -> Option<Outcome> {
-        let whole = feed(input, &[], limits);
-        let single: Vec<_> = (0..input.len()).collect();
-        assert_eq!(
-            feed(input, &single, limits),
-            whole,
-            "byte by byte: {}",
-            input.escape_ascii()
-        );
-        for cut in 0..input.len() {
-            assert_eq!(
-                feed(input, &[cut], limits),
-                whole,
-                "cut at {cut}: {}",
-                input.escape_ascii()
-            );
-        }
-        whole
+    #[track_caller]
+    fn read(input: &[u8], limits: &Limits) -> Option<Outcome> {
+        every_split(input, |input, cuts| feed(input, cuts, limits))
     }
 
-    fn check(input: &str, expected: Result<&str, DecodeError>) {
-        let got = every_split(input.as_bytes(), &Limits::default()).expect("the body ends");
-        let got = got.map(|(data, _, rest)| {
-            assert_eq!(rest, 0, "{input:?}");
+    #[track_caller]
+    fn check(input: &str, expected: Result<&str, Rule>) {
+        let got = read(input.as_bytes(), &Limits::default()).expect("the body ends");
+        let got = got.map(|(data, _, used)| {
+            assert_eq!(used, input.len(), "{input:?}");
             String::from_utf8(data).unwrap()
         });
+        let got = got.map_err(|error| error.rule);
         assert_eq!(got, expected.map(str::to_owned), "{input:?}");
     }
 
@@ -360,8 +395,15 @@ mod tests {
         check("0\r\n\r\n", Ok(""));
         check("5\r\nhello\r\n0\r\n\r\n", Ok("hello"));
         check("00000005\r\nhello\r\n000\r\n\r\n", Ok("hello"));
+        check(
+            "0000000000000005\r\nhello\r\n0000000000000000\r\n\r\n",
+            Ok("hello"),
+        );
         check("5 \t \r\nhello\r\n0\r\n\r\n", Ok("hello"));
+        check("5 ;a\r\nhello\r\n0 ;\r\n\r\n", Ok("hello"));
         check("5;a=b;c=\"d e\"\r\nhello\r\n0;x\r\n\r\n", Ok("hello"));
+        check("5;a=\"b;\u{e9}\"\t\r\nhello\r\n0\r\n\r\n", Ok("hello"));
+        check("5\r\n\r\n\r\n\n\r\n0\r\n\r\n", Ok("\r\n\r\n\n"));
         check(
             "A\r\n0123456789\r\n1\r\nx\r\n0\r\nA: b\r\n\r\n",
             Ok("0123456789x"),
@@ -370,51 +412,86 @@ mod tests {
 
     #[test]
     fn bodies_that_are_refused() {
-        use DecodeError as E;
         for size in [
             "\r\n",
+            "\n",
             ";x\r\n",
             " 5\r\n",
+            "\t5\r\n",
+            "\x0b5\r\n",
             "+5\r\n",
             "-5\r\n",
             "_5\r\n",
+            "1_0\r\n",
             "g\r\n",
             "5g\r\n",
             "0x5\r\n",
+            "5.0\r\n",
             "00000000000000005\r\n",
+            "10000000000000000\r\n",
             "FFFFFFFFFFFFFFFF\r\n",
             "8000000000000000\r\n",
+            "5\0\r\n",
+            "\u{ff15}\r\n",
         ] {
-            check(&format!("{size}hello"), Err(E::BadChunkSize));
+            check(&format!("{size}hello\r\n0\r\n\r\n"), Err(Rule::ChunkSize));
         }
         for line in [
-            "5\nhello",
-            "5\r\rhello",
-            "5;a\nhello",
-            "5;a\0\r\nhello",
-            "5 x\r\nhello",
-            "5                 \r\n",
+            "5\n",
+            "5\r\r",
+            "5\rh",
+            "5 x\r\n",
+            "5 5\r\n",
+            "5 \n",
+            "5;a\n",
+            "5;a\0\r\n",
+            "5;a\rb\r\n",
+            "5;a\x7f\r\n",
+            "5;a\x0b\r\n",
         ] {
-            let got = every_split(line.as_bytes(), &Limits::default());
-            assert!(
-                matches!(got, Some(Err(E::BadChunkLine | E::BadChunkSize))),
-                "{line:?} {got:?}"
-            );
+            check(&format!("{line}hello\r\n0\r\n\r\n"), Err(Rule::ChunkLine));
         }
-        for end in ["5\r\nhelloXX", "5\r\nhello\n0", "5\r\nhello\r0"] {
-            check(end, Err(E::BadChunkEnd));
+        for end in ["XX", "\n", "\r0", "\n\r", "Y", "\0\r\n", "\r\r\n", " \r\n"] {
+            check(&format!("5\r\nhello{end}0\r\n\r\n"), Err(Rule::ChunkEnd));
         }
         for trailer in [
-            "0\r\n\n",
-            "0\r\nA\r\n\r\n",
-            "0\r\nA: b\n\r\n",
-            "0\r\nA : b\r\n\r\n",
-            "0\r\nA: b\0\r\n\r\n",
-            "0\r\nA: b\rc\r\n\r\n",
-            "0\r\nA: b\r\n c\r\n\r\n",
+            "\n",
+            "A\r\n\r\n",
+            "A: b\n\r\n",
+            "A : b\r\n\r\n",
+            "A: b\0\r\n\r\n",
+            "A: b\rc\r\n\r\n",
+            " A: b\r\n\r\n",
+            ": b\r\n\r\n",
+            "A(: b\r\n\r\n",
+            "A: b\r\nC\r\n\r\n",
+            "A: b\r\n c\x01\r\n\r\n",
+            "A: b\r\n\rX",
+            "\rX",
+            "A: b\r\n\n",
+            "5\r\nhello\r\n0\r\n\r\n",
         ] {
-            check(trailer, Err(E::BadTrailer));
+            check(&format!("0\r\n{trailer}"), Err(Rule::Trailer));
         }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_bytes_and_no_value() {
+        let says = |input: &str, text: &str| {
+            let read = feed(input.as_bytes(), &[], &Limits::default());
+            let error = read.unwrap().unwrap_err().to_string();
+            assert!(
+                error.ends_with(text) && !error.contains("secret"),
+                "{error}"
+            );
+        };
+        says("0x5\r\n", ": \"x\"");
+        says("8000000000000000\r\n", ": \"8000000000000000\"");
+        says("00000000000000005\r\n", ": \"0000000000000000..\"");
+        says("5\nhello", ": \"\\n\"");
+        says("5\r\nhello\0", ": \"\\x00\"");
+        says("0\r\nA: secret\n\r\n", ": \"A:\" ..");
+        says("0\r\nA b: secret\r\n\r\n", ": \"A b:\" ..");
     }
 
     #[test]
@@ -422,39 +499,53 @@ mod tests {
         for part in [
             "",
             "5",
+            "5\r",
+            "5 ",
+            "5;a",
             "5\r\nhel",
+            "5\r\nhello",
+            "5\r\nhello\r",
             "5\r\nhello\r\n",
             "0\r\n",
             "0\r\n\r",
+            "0\r\nA",
             "0\r\nA: b\r\n",
+            "0\r\nA: b\r\n\r",
+            "7fffffffffffffff\r\nx",
         ] {
-            assert_eq!(
-                every_split(part.as_bytes(), &Limits::default()),
-                None,
-                "{part:?}"
-            );
+            assert_eq!(read(part.as_bytes(), &Limits::default()), None, "{part:?}");
         }
     }
 
     #[test]
     fn bytes_behind_the_end_stay() {
-        let got = feed(
-            b"1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK",
-            &[],
-            &Limits::default(),
-        );
-        assert_eq!(got, Some(Ok((b"x".to_vec(), None, 15))));
+        let input = b"1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK";
+        let got = feed(input, &[], &Limits::default());
+        assert_eq!(got, Some(Ok((b"x".to_vec(), None, input.len() - 15))));
     }
 
     #[test]
     fn trailers_are_kept_apart_and_dangerous_ones_dropped() {
-        let input =
-            b"0\r\nX-Sum: 1\r\nContent-Length: 5\r\nSet-Cookie: a\r\nContent-Digest: d\r\n\r\n";
-        let Some(Ok((_, Some(trailers), 0))) = every_split(input, &Limits::default()) else {
+        let dropped: String = FORBIDDEN_TRAILERS
+            .iter()
+            .map(|name| format!("{}: 1\r\n", name.to_uppercase()))
+            .collect();
+        let input = format!(
+            "0\r\nX-Sum:\t1 \r\n{dropped}Content-Digest: d\r\nx-sum:\r\n 2\r\n\t3 \r\n\r\n"
+        );
+        let Some(Ok((_, Some(trailers), used))) = read(input.as_bytes(), &Limits::default()) else {
             panic!("trailers expected");
         };
-        let names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-sum", "content-digest"]);
+        assert_eq!(used, input.len());
+        let fields: Vec<_> = trailers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        let expected = [("x-sum", "1"), ("x-sum", "2 3"), ("content-digest", "d")];
+        assert_eq!(fields, expected);
+        let none = format!("0\r\n{dropped}\r\n");
+        let read = read(none.as_bytes(), &Limits::default());
+        assert_eq!(read, Some(Ok((Vec::new(), None, none.len()))));
     }
 
     #[test]
@@ -463,22 +554,62 @@ mod tests {
             .with_max_chunk_extensions(4)
             .with_max_trailer(6)
             .with_max_trailer_fields(1);
-        let ok = |input: &str| every_split(input.as_bytes(), &limits).unwrap().map(|_| ());
-        assert_eq!(ok("0;1234\r\n\r\n"), Ok(()));
-        assert_eq!(
-            ok("0;12345\r\n\r\n"),
-            Err(DecodeError::ChunkExtensionsTooLarge { limit: 4 })
-        );
-        assert_eq!(ok("0\r\nA: b\r\n\r\n"), Ok(()));
-        assert_eq!(
-            ok("0\r\nA: bc\r\n\r\n"),
-            Err(DecodeError::TrailerTooLarge { limit: 6 })
-        );
+        let ok = |input: &str, limits: &Limits| {
+            let read = read(input.as_bytes(), limits).unwrap();
+            read.map(drop).map_err(|error| error.rule)
+        };
+        assert_eq!(ok("0;1234\r\n\r\n", &limits), Ok(()));
+        let over = Err(Rule::ChunkExtensionsTooLarge { limit: 4 });
+        assert_eq!(ok("0;12345\r\n\r\n", &limits), over);
+        // All extensions of a body count together.
+        assert_eq!(ok("1;12\r\nx\r\n0;34\r\n\r\n", &limits), Ok(()));
+        assert_eq!(ok("1;12\r\nx\r\n0;345\r\n\r\n", &limits), over);
+        assert_eq!(ok("0\r\nA: b\r\n\r\n", &limits), Ok(()));
+        let over = Err(Rule::TrailerTooLarge { limit: 6 });
+        assert_eq!(ok("0\r\nA: bc\r\n\r\n", &limits), over);
         let two = limits.with_max_trailer(64);
+        assert_eq!(ok("0\r\nA: b\r\n c\r\n\r\n", &two), Ok(()));
+        let over = Err(Rule::TooManyTrailerFields { limit: 1 });
+        assert_eq!(ok("0\r\nA: b\r\nC: d\r\n\r\n", &two), over);
+        let none = Limits::default()
+            .with_max_trailer(0)
+            .with_max_trailer_fields(0);
+        assert_eq!(ok("0\r\n\r\n", &none), Ok(()));
+        let blanks = |count| format!("5{}\r\nhello\r\n0\r\n\r\n", " ".repeat(count));
+        assert_eq!(ok(&blanks(16), &Limits::default()), Ok(()));
+        assert_eq!(ok(&blanks(17), &Limits::default()), Err(Rule::ChunkLine));
+    }
+
+    #[test]
+    fn the_default_limits_are_exact() {
+        let verdict = |input: String| {
+            let whole = feed(input.as_bytes(), &[], &Limits::default()).unwrap();
+            let half = feed(input.as_bytes(), &[input.len() / 2], &Limits::default()).unwrap();
+            assert_eq!(whole, half);
+            whole
+                .map(|(_, _, used)| used == input.len())
+                .map_err(|error| error.rule)
+        };
+        let kib16 = 16 * 1024;
+        // The data pays for the extension.
+        let extension = |len| {
+            let data = "x".repeat(kib16);
+            verdict(format!("4000;{}\r\n{data}\r\n0\r\n\r\n", "e".repeat(len)))
+        };
+        assert_eq!(extension(kib16), Ok(true));
         assert_eq!(
-            feed(b"0\r\nA: b\r\nC: d\r\n\r\n", &[], &two),
-            Some(Err(DecodeError::TooManyTrailerFields { limit: 1 }))
+            extension(kib16 + 1),
+            Err(Rule::ChunkExtensionsTooLarge { limit: kib16 })
         );
+        let trailer = |len: usize| verdict(format!("0\r\nA: {}\r\n\r\n", "t".repeat(len - 5)));
+        assert_eq!(trailer(kib16), Ok(true));
+        assert_eq!(
+            trailer(kib16 + 1),
+            Err(Rule::TrailerTooLarge { limit: kib16 })
+        );
+        let fields = |count| verdict(format!("0\r\n{}\r\n", "A: b\r\n".repeat(count)));
+        assert_eq!(fields(100), Ok(true));
+        assert_eq!(fields(101), Err(Rule::TooManyTrailerFields { limit: 100 }));
     }
 
     #[test]
@@ -489,12 +620,22 @@ mod tests {
             feed(honest.as_bytes(), &[], &Limits::default()),
             Some(Ok(_))
         ));
-        let padded = format!("1;{}\r\nx\r\n", "e".repeat(60)).repeat(400);
         let roomy = Limits::default().with_max_chunk_extensions(1 << 20);
-        assert_eq!(
-            feed(padded.as_bytes(), &[], &roomy),
-            Some(Err(DecodeError::ChunkOverhead { limit: 16 * 1024 }))
-        );
+        let limit = 16 * 1024;
+        let over = Err(Rule::ChunkOverhead { limit });
+        // A chunk of one byte pays for 18. Its line `1;e..` and CRLF, and the CRLF behind the data, are 6 and the extension.
+        let verdict = |extension: usize, chunks: usize| {
+            let chunk = format!("1;{}\r\nx\r\n", "e".repeat(extension));
+            let body = format!("{}0\r\n\r\n", chunk.repeat(chunks));
+            let read = feed(body.as_bytes(), &[], &roomy).unwrap();
+            read.map(|(data, ..)| data.len())
+                .map_err(|error| error.rule)
+        };
+        assert_eq!(verdict(12, 10_000), Ok(10_000));
+        assert_eq!(verdict(13, 16 * 1024), Ok(16 * 1024));
+        assert_eq!(verdict(13, 16 * 1024 + 1), over);
+        assert_eq!(verdict(limit as usize + 12, 1), Ok(1));
+        assert_eq!(verdict(limit as usize + 13, 1), over);
     }
 
     /// Invariants 1 to 3 of spec http1 d: mutated bodies are read the same whole and byte by byte, without a panic.
@@ -509,7 +650,7 @@ mod tests {
             random ^= random << 17;
             usize::try_from(random % below as u64).unwrap()
         };
-        for _ in 0..20_000 {
+        for round in 0..20_000 {
             let mut input = seed.to_vec();
             for _ in 0..=next(3) {
                 let at = next(input.len());
@@ -519,10 +660,18 @@ mod tests {
                     _ => drop(input.remove(at)),
                 }
             }
-            let whole = feed(&input, &[], &Limits::default());
+            // Small limits in every second round, so that they are met as well.
+            let limits = [
+                Limits::default(),
+                Limits::default()
+                    .with_max_trailer(9)
+                    .with_max_chunk_extensions(3),
+            ];
+            let limits = &limits[round % 2];
+            let whole = feed(&input, &[], limits);
             let single: Vec<_> = (0..input.len()).collect();
             assert_eq!(
-                feed(&input, &single, &Limits::default()),
+                feed(&input, &single, limits),
                 whole,
                 "{}",
                 input.escape_ascii()

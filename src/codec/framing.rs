@@ -4,8 +4,9 @@
 
 use http::{StatusCode, Version};
 
-use super::decode_error::DecodeError;
+use super::decode_error::Rule;
 use super::reuse::{CloseReason, Reuse};
+use crate::config::HeadRules;
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ enum Encoding {
     #[default]
     Absent,
     Chunked,
+    /// `identity` alone, which was a coding until RFC 7230.
+    Identity,
     Unsupported,
 }
 
@@ -76,24 +79,27 @@ pub(crate) struct Verdict {
 
 impl FramingFields {
     /// Takes in one field; most names are told apart by their length and first letter alone.
+    ///
+    /// It runs for each field of each response, and its second caller is a cold one.
+    #[inline(always)]
     pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> Role {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         match (name.len(), first) {
-            (10, b'c') if name.eq_ignore_ascii_case(b"connection") => {
+            (10, b'c') if is(name, b"Connection") => {
                 for token in list(value) {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            (10, b'k') if name.eq_ignore_ascii_case(b"keep-alive") => {
+            (10, b'k') if is(name, b"Keep-Alive") => {
                 let hint = list(value).filter_map(keep_alive_hint).min();
                 self.keep_alive_timeout = hint.or(self.keep_alive_timeout);
             }
-            (14, b'c') if name.eq_ignore_ascii_case(b"content-length") => {
+            (14, b'c') if is(name, b"Content-Length") => {
                 self.length = self.length.and(value);
                 return Role::Length;
             }
-            (17, b't') if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            (17, b't') if is(name, b"Transfer-Encoding") => {
                 self.encoding = self.encoding.and(value);
             }
             _ => {}
@@ -107,24 +113,32 @@ impl FramingFields {
         method: MethodKind,
         version: Version,
         status: StatusCode,
-    ) -> Result<Verdict, DecodeError> {
+        rules: HeadRules,
+    ) -> Result<Verdict, Rule> {
         let mut reuse = self.reuse(version);
         let mut drop_length = false;
         let framing = if method == MethodKind::Head || has_no_body(status) {
             Framing::None
         } else {
-            match (self.encoding, self.length) {
+            let encoding = match self.encoding {
+                Encoding::Identity if rules == HeadRules::Lenient => {
+                    reuse.refuse(CloseReason::LenientHead);
+                    Encoding::Absent
+                }
+                as_sent => as_sent,
+            };
+            match (encoding, self.length) {
                 (Encoding::Absent, Length::Absent) => {
                     reuse.refuse(CloseReason::UntilClose);
                     Framing::UntilClose
                 }
                 (Encoding::Absent, Length::Is(length)) => Framing::Length(length),
-                (Encoding::Absent, Length::Invalid) => return Err(DecodeError::BadContentLength),
+                (Encoding::Absent, Length::Invalid) => return Err(Rule::ContentLength),
                 (_, _) if version == Version::HTTP_10 => {
-                    return Err(DecodeError::TransferEncodingInHttp10);
+                    return Err(Rule::TransferEncodingInHttp10);
                 }
-                (Encoding::Unsupported, _) => {
-                    return Err(DecodeError::UnsupportedTransferEncoding);
+                (Encoding::Identity | Encoding::Unsupported, _) => {
+                    return Err(Rule::TransferEncoding);
                 }
                 (Encoding::Chunked, length) => {
                     if length != Length::Absent {
@@ -173,14 +187,41 @@ impl Encoding {
     fn and(self, value: &[u8]) -> Self {
         value
             .split(|byte| *byte == b',')
-            .fold(self, |known, member| {
-                if known == Self::Absent && trim(member).eq_ignore_ascii_case(b"chunked") {
-                    Self::Chunked
-                } else {
-                    Self::Unsupported
-                }
+            .fold(self, |known, member| match trim(member) {
+                _ if known != Self::Absent => Self::Unsupported,
+                coding if coding.eq_ignore_ascii_case(b"chunked") => Self::Chunked,
+                coding if coding.eq_ignore_ascii_case(b"identity") => Self::Identity,
+                _ => Self::Unsupported,
             })
     }
+}
+
+/// The value that broke a rule of [`FramingFields::decide`]: that of the field with which the head became unreadable.
+#[cold]
+pub(super) fn blamed<'b>(
+    rule: Rule,
+    fields: impl Iterator<Item = (&'b [u8], &'b [u8])>,
+) -> &'b [u8] {
+    let mut facts = FramingFields::default();
+    for (name, value) in fields {
+        facts.add(name, value);
+        let found = match rule {
+            Rule::ContentLength => facts.length == Length::Invalid,
+            Rule::TransferEncoding => {
+                matches!(facts.encoding, Encoding::Identity | Encoding::Unsupported)
+            }
+            _ => facts.encoding != Encoding::Absent,
+        };
+        if found {
+            return value;
+        }
+    }
+    b""
+}
+
+/// Whether `name` is the one that is usually written like `usual`, which costs a comparison of words and not of letters.
+fn is<const N: usize>(name: &[u8], usual: &[u8; N]) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
 }
 
 /// Whether a field of this name decides about framing or reuse.
@@ -215,7 +256,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Strips OWS: spaces and tabs, and nothing else that Unicode or C might call a blank.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -238,178 +279,208 @@ fn keep_alive_hint(parameter: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const CL: &str = "content-length";
-    const TE: &str = "Transfer-Encoding";
+    /// One row a line: method and version, status, fields separated by `|`, what is expected with strict rules, and behind
+    /// `/` what lenient rules expect if they differ. The expectation is a framing and what becomes of the connection, or
+    /// the rule that is broken. `cl` and `te` stand for Content-Length and Transfer-Encoding, `co` for Connection.
+    const TABLE: &str = include_str!("framing_table.txt");
 
+    fn lines() -> impl Iterator<Item = &'static str> {
+        TABLE
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    }
+
+    /// What a head must be taken for, as it is written in the table.
+    fn told(verdict: Result<Verdict, Rule>) -> String {
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(Rule::ContentLength) => return "bad length".to_owned(),
+            Err(Rule::TransferEncoding) => return "bad coding".to_owned(),
+            Err(Rule::TransferEncodingInHttp10) => return "coding in 1.0".to_owned(),
+            Err(other) => return format!("{other:?}"),
+        };
+        let framing = match verdict.framing {
+            Framing::None => "none".to_owned(),
+            Framing::Length(length) => length.to_string(),
+            Framing::Chunked => "chunked".to_owned(),
+            Framing::UntilClose => "until-close".to_owned(),
+        };
+        let reuse = match verdict.reuse {
+            Reuse::Yes => "keep",
+            Reuse::No(CloseReason::PeerAsked) => "close-asked",
+            Reuse::No(CloseReason::Http10) => "close-1.0",
+            Reuse::No(CloseReason::UntilClose) => "close-end",
+            Reuse::No(CloseReason::LengthAndChunked) => "close-both",
+            Reuse::No(CloseReason::LenientHead) => "close-lenient",
+            Reuse::No(other) => panic!("{other:?} is no matter of framing"),
+        };
+        let hidden = if verdict.drop_length { " hidden" } else { "" };
+        format!("{framing} {reuse}{hidden}")
+    }
+
+    /// The one function of spec http1 a2: everything about a head that decides how its body ends.
     fn decide(
         method: MethodKind,
         version: Version,
         status: u16,
-        fields: &[(&str, &str)],
-    ) -> Result<Verdict, DecodeError> {
+        fields: &[(String, Vec<u8>)],
+        rules: HeadRules,
+    ) -> Result<Verdict, Rule> {
         let mut facts = FramingFields::default();
         for (name, value) in fields {
-            facts.add(name.as_bytes(), value.as_bytes());
+            facts.add(name.as_bytes(), value);
         }
-        facts.decide(method, version, StatusCode::from_u16(status).unwrap())
-    }
-
-    fn check(fields: &[(&str, &str)], expected: Result<Framing, DecodeError>) {
-        let got =
-            decide(MethodKind::Other, Version::HTTP_11, 200, fields).map(|verdict| verdict.framing);
-        assert_eq!(got, expected, "{fields:?}");
-    }
-
-    #[test]
-    fn content_length() {
-        use DecodeError::BadContentLength as Bad;
-        check(&[(CL, "0")], Ok(Framing::Length(0)));
-        check(&[(CL, "5")], Ok(Framing::Length(5)));
-        check(&[(CL, "005")], Ok(Framing::Length(5)));
-        check(&[(CL, "5, 5")], Ok(Framing::Length(5)));
-        check(&[(CL, "5"), (CL, "05")], Ok(Framing::Length(5)));
-        check(
-            &[(CL, "9223372036854775807")],
-            Ok(Framing::Length(i64::MAX as u64)),
-        );
-        for bad in [
-            "",
-            "+5",
-            "-5",
-            "5 5",
-            "0x5",
-            "5_0",
-            "5,",
-            ",5",
-            "5, 6",
-            "5a",
-            "9223372036854775808",
-            "18446744073709551616",
-            "\u{b}5",
-        ] {
-            check(&[(CL, bad)], Err(Bad));
-        }
-        check(&[(CL, "5"), (CL, "6")], Err(Bad));
-        check(&[(CL, "5"), (CL, "")], Err(Bad));
-    }
-
-    #[test]
-    fn transfer_encoding() {
-        use DecodeError::UnsupportedTransferEncoding as Bad;
-        check(&[(TE, "chunked")], Ok(Framing::Chunked));
-        check(&[(TE, " CHUNKED\t")], Ok(Framing::Chunked));
-        for bad in [
-            "",
-            "gzip",
-            "gzip, chunked",
-            "chunked, identity",
-            "chunked, chunked",
-            "identity",
-            "xchunked",
-            "chunked;a=b",
-            "\u{b}chunked",
-            "chunked,",
-        ] {
-            check(&[(TE, bad)], Err(Bad));
-        }
-        check(&[(TE, "chunked"), (TE, "chunked")], Err(Bad));
-        check(&[(TE, "gzip"), (TE, "chunked")], Err(Bad));
-        assert_eq!(
-            decide(MethodKind::Other, Version::HTTP_10, 200, &[(TE, "chunked")]),
-            Err(DecodeError::TransferEncodingInHttp10)
-        );
-    }
-
-    #[test]
-    fn both_is_chunked_without_reuse_and_the_length_is_hidden() {
-        let verdict = decide(
-            MethodKind::Other,
-            Version::HTTP_11,
-            200,
-            &[(CL, "5"), (TE, "chunked")],
+        facts.decide(
+            method,
+            version,
+            StatusCode::from_u16(status).unwrap(),
+            rules,
         )
-        .unwrap();
-        assert_eq!(verdict.framing, Framing::Chunked);
-        assert_eq!(verdict.reuse, Reuse::No(CloseReason::LengthAndChunked));
-        assert!(verdict.drop_length);
+    }
+
+    struct Row {
+        method: MethodKind,
+        version: Version,
+        status: u16,
+        fields: Vec<(String, Vec<u8>)>,
+        strict: String,
+        lenient: String,
+    }
+
+    fn row(line: &str) -> Row {
+        let (left, expected) = line.split_once(" => ").expect("an expectation");
+        let mut parts = left.splitn(4, ' ');
+        let method = match parts.next().unwrap() {
+            "HEAD" => MethodKind::Head,
+            "GET" => MethodKind::Other,
+            other => panic!("no such method: {other}"),
+        };
+        let version = match parts.next().unwrap() {
+            "1.0" => Version::HTTP_10,
+            "1.1" => Version::HTTP_11,
+            other => panic!("no such version: {other}"),
+        };
+        let status = parts.next().unwrap().parse().unwrap();
+        let fields = parts.next().unwrap_or_default();
+        let fields = fields
+            .split('|')
+            .filter(|field| !field.is_empty())
+            .map(|field| {
+                let (name, value) = field.split_once(':').expect("a colon");
+                let name = match name.trim() {
+                    "cl" => "content-length",
+                    "CL" => "CONTENT-Length",
+                    "te" => "transfer-encoding",
+                    "TE" => "Transfer-Encoding",
+                    "co" => "connection",
+                    "CO" => "Connection",
+                    other => other,
+                };
+                // httparse hands values on without the blanks around them.
+                let value = value
+                    .replace("\\t", "\t")
+                    .replace("\\v", "\x0b")
+                    .replace("\\f", "\x0c");
+                (name.to_owned(), trim(value.as_bytes()).to_vec())
+            });
+        let fields = fields.collect();
+        let (strict, lenient) = expected.split_once(" / ").unwrap_or((expected, expected));
+        Row {
+            method,
+            version,
+            status,
+            fields,
+            strict: strict.to_owned(),
+            lenient: lenient.to_owned(),
+        }
     }
 
     #[test]
-    fn no_body_whatever_the_fields_say() {
-        for fields in [&[(CL, "5")][..], &[(TE, "chunked")], &[(CL, "x")], &[]] {
-            for (method, status) in [
-                (MethodKind::Head, 200),
-                (MethodKind::Other, 204),
-                (MethodKind::Other, 304),
-                (MethodKind::Other, 103),
+    fn every_row_of_the_table() {
+        assert!(lines().count() >= 150, "only {} rows", lines().count());
+        for line in lines() {
+            let row = row(line);
+            for (rules, expected) in [
+                (HeadRules::Strict, &row.strict),
+                (HeadRules::Lenient, &row.lenient),
             ] {
-                let verdict = decide(method, Version::HTTP_11, status, fields).unwrap();
-                assert_eq!(
-                    (verdict.framing, verdict.reuse),
-                    (Framing::None, Reuse::Yes),
-                    "{status} {fields:?}"
-                );
+                let verdict = decide(row.method, row.version, row.status, &row.fields, rules);
+                assert_eq!(&told(verdict), expected, "{rules:?}: {line}");
             }
         }
-        assert_eq!(
-            decide(MethodKind::Other, Version::HTTP_11, 205, &[(CL, "3")])
-                .unwrap()
-                .framing,
-            Framing::Length(3)
-        );
+    }
+
+    /// Invariant 8 of spec http1 d, for every row: the order of different fields and the case of names say nothing, and
+    /// `Connection: close` changes nothing but reuse.
+    #[test]
+    fn what_must_not_matter_does_not() {
+        for line in lines() {
+            let row = row(line);
+            let decide = |fields: &[(String, Vec<u8>)]| {
+                decide(
+                    row.method,
+                    row.version,
+                    row.status,
+                    fields,
+                    HeadRules::Strict,
+                )
+            };
+            let verdict = decide(&row.fields);
+            let mut turned = row.fields.clone();
+            turned.reverse();
+            assert_eq!(decide(&turned), verdict, "turned round: {line}");
+            let mut shouted = row.fields.clone();
+            for (name, _) in &mut shouted {
+                name.make_ascii_uppercase();
+            }
+            assert_eq!(decide(&shouted), verdict, "in capitals: {line}");
+            let mut closing = row.fields.clone();
+            closing.push(("connection".to_owned(), b"close".to_vec()));
+            let framing = |verdict: Result<Verdict, Rule>| verdict.map(|verdict| verdict.framing);
+            assert_eq!(
+                framing(decide(&closing)),
+                framing(verdict),
+                "closing: {line}"
+            );
+            if let Ok(verdict) = decide(&closing) {
+                assert_eq!(verdict.reuse, Reuse::No(CloseReason::PeerAsked), "{line}");
+            }
+        }
     }
 
     #[test]
-    fn close_anywhere_wins() {
-        let reuse = |version, fields: &[(&str, &str)]| {
-            let mut all = vec![(CL, "1")];
-            all.extend_from_slice(fields);
-            decide(MethodKind::Other, version, 200, &all).unwrap().reuse
+    fn the_value_that_broke_a_rule_is_found() {
+        let fields = [
+            ("Content-Length", "5"),
+            ("content-length", "5, 6"),
+            ("Transfer-Encoding", "chunked"),
+            ("Transfer-Encoding", "gzip"),
+        ];
+        let found = |rule| {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            blamed(rule, fields)
         };
-        let connection = "Connection";
-        assert_eq!(reuse(Version::HTTP_11, &[]), Reuse::Yes);
-        let close = Reuse::No(CloseReason::PeerAsked);
-        assert_eq!(
-            reuse(
-                Version::HTTP_11,
-                &[(connection, "close"), (connection, "keep-alive")]
-            ),
-            close
-        );
-        assert_eq!(
-            reuse(Version::HTTP_11, &[(connection, "x, CLOSE ,y")]),
-            close
-        );
-        assert_eq!(
-            reuse(Version::HTTP_11, &[(connection, "closed")]),
-            Reuse::Yes
-        );
-        assert_eq!(reuse(Version::HTTP_10, &[]), Reuse::No(CloseReason::Http10));
-        assert_eq!(
-            reuse(Version::HTTP_10, &[(connection, "Keep-Alive")]),
-            Reuse::Yes
-        );
-        assert_eq!(
-            reuse(Version::HTTP_10, &[(connection, "keep-alive, close")]),
-            close
-        );
-    }
-
-    #[test]
-    fn until_close_is_never_reused() {
-        let verdict = decide(MethodKind::Other, Version::HTTP_11, 200, &[]).unwrap();
-        assert_eq!(
-            (verdict.framing, verdict.reuse),
-            (Framing::UntilClose, Reuse::No(CloseReason::UntilClose))
-        );
+        assert_eq!(found(Rule::ContentLength), b"5, 6");
+        assert_eq!(found(Rule::TransferEncoding), b"gzip");
+        assert_eq!(found(Rule::TransferEncodingInHttp10), b"chunked");
     }
 
     #[test]
     fn keep_alive_hints_are_read() {
-        let mut facts = FramingFields::default();
-        facts.add(b"Keep-Alive", b"max=5, timeout=15");
-        assert_eq!(facts.keep_alive_timeout, Some(15));
-        facts.add(b"keep-alive", b"timeout=30, max=0");
-        assert_eq!(facts.keep_alive_timeout, Some(0));
+        let hint = |values: &[&str]| {
+            let mut facts = FramingFields::default();
+            for value in values {
+                facts.add(b"Keep-Alive", value.as_bytes());
+            }
+            facts.keep_alive_timeout
+        };
+        assert_eq!(hint(&["max=5, timeout=15"]), Some(15));
+        assert_eq!(hint(&["TIMEOUT = 15"]), None);
+        assert_eq!(hint(&["Timeout= 15"]), Some(15));
+        assert_eq!(hint(&["max=5, timeout=15", "timeout=30, max=0"]), Some(0));
+        assert_eq!(hint(&["timeout=x", "5", "=", ""]), None);
+        assert_eq!(hint(&["timeout=99999999999999999999"]), None);
     }
 }

@@ -4,7 +4,8 @@
 //! calls it: `connection/http1.rs`, and `socket` for the answer to CONNECT. HTTP/2 framing is the `h2` crate's.
 //!
 //! - `request_head` encodes and is the one place where header injection stops
-//! - `response_head` finds the end of a head, decodes it and builds the index of its fields
+//! - `response_head` finds the end of a head, decodes it and builds the index of its fields; `head_lines` names the line
+//!   that cannot be read
 //! - `framing` is the one function that decides how long a body is (RFC 9112 section 6.3)
 //! - `chunked` and `body` take a body apart
 //! - `reuse` says why a connection cannot be used again
@@ -12,14 +13,17 @@
 pub(crate) mod body;
 pub(crate) mod chunked;
 mod decode_error;
+#[cfg(test)]
+mod every_split;
 pub(crate) mod framing;
+mod head_lines;
 pub(crate) mod request_head;
 pub(crate) mod response_head;
 pub(crate) mod reuse;
 
 pub(crate) use body::{BodyDecoder, BodyStep};
 pub(crate) use chunked::{ChunkedDecoder, ChunkedStep};
-pub(crate) use decode_error::DecodeError;
+pub(crate) use decode_error::{DecodeError, Rule};
 pub(crate) use framing::{Framing, MethodKind};
 pub(crate) use request_head::{BodyEncoder, BodyLength, EncodeError};
 pub(crate) use response_head::{DecodedHead, HeadDecoder, HeadStep};

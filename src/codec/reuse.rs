@@ -25,6 +25,8 @@ pub(crate) enum CloseReason {
     UntilClose,
     /// Both Transfer-Encoding and Content-Length were present (RFC 9112 section 6.1).
     LengthAndChunked,
+    /// The head broke a rule that only `ClientBuilder::lenient_heads` relaxes.
+    LenientHead,
     /// Bytes followed the end of the response.
     LeftOver,
     /// The final response came before the request was written.

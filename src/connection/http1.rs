@@ -25,7 +25,7 @@ use super::{Answer, Keeper, Standing};
 use crate::body::Body;
 use crate::codec::{
     BodyDecoder, BodyStep, ChunkedDecoder, ChunkedStep, CloseReason, DecodeError, DecodedHead,
-    Framing, HeadDecoder, HeadStep, MethodKind, Reuse,
+    Framing, HeadDecoder, HeadStep, MethodKind, Reuse, Rule,
 };
 use crate::config::Limits;
 use crate::deadline::Deadline;
@@ -568,7 +568,7 @@ impl Http1 {
         match error {
             Some(error) if !is_end(&error) => return Err(self.io_error(error, Phase::Read)),
             Some(_) if until_close => {
-                return Err(self.decode_error(DecodeError::NoCloseNotify, Phase::Read));
+                return Err(self.decode_error(Rule::NoCloseNotify.into(), Phase::Read));
             }
             _ => {}
         }
