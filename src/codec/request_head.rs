@@ -5,13 +5,14 @@
 //! Called by `connection/http1.rs`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use bytes::{BufMut, BytesMut};
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
-use memchr::memchr3;
+use memchr::{memchr, memchr3};
 
-use super::framing::MethodKind;
+use super::framing::{MethodKind, trim};
 use crate::head::{DefaultFields, RequestHead};
 
 /// What is known of the length of a request body.
@@ -51,6 +52,7 @@ pub(crate) enum EncodeError {
     },
     Connect,
     TraceWithBody,
+    RequestLine,
     FieldValue {
         name: HeaderName,
     },
@@ -96,8 +98,8 @@ fn encode_onto(
     body: BodyLength,
 ) -> Result<EncodedHead, EncodeError> {
     let own = check(head, body)?;
-    request_line(out, head);
-    host(out, head);
+    request_line(out, head)?;
+    host(out, head)?;
     if head.headers.is_empty() {
         out.put_slice(defaults.lines());
     } else {
@@ -144,26 +146,64 @@ pub(crate) fn check(head: &RequestHead, body: BodyLength) -> Result<OwnFields, E
     Ok(own)
 }
 
-/// The target in origin form; a URL holds no byte that could end it, as its parser refused those.
-fn request_line(out: &mut BytesMut, head: &RequestHead) {
-    let method = head.method.as_str();
-    let target = head.target.path_and_query();
+/// The target in origin form.
+fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    let method = head.method.as_str().as_bytes();
+    let target = head.target.path_and_query().as_bytes();
+    // The types and the parser of URLs promise this already. It is looked at once more because it is the last place where
+    // it can be: what a space or a line end makes of a target is a second request.
+    if !is_graphic(target) || target.first() != Some(&b'/') {
+        return Err(EncodeError::RequestLine);
+    }
     out.reserve(method.len() + target.len() + 256);
-    out.put_slice(method.as_bytes());
+    out.put_slice(method);
     out.put_slice(b" ");
-    out.put_slice(target.as_bytes());
+    out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
+    Ok(())
 }
 
 /// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own, which was checked.
-fn host(out: &mut BytesMut, head: &RequestHead) {
-    out.put_slice(b"host: ");
-    match head.headers.get(header::HOST) {
-        Some(own) => out.put_slice(own.as_bytes()),
-        None => out.put_slice(head.target.host_field().as_bytes()),
+fn host(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    let host = match head.headers.get(header::HOST) {
+        Some(own) => own.as_bytes(),
+        None => head.target.host_field().as_bytes(),
+    };
+    if !is_graphic(host) {
+        return Err(EncodeError::Host);
     }
+    out.put_slice(b"host: ");
+    out.put_slice(host);
     out.put_slice(b"\r\n");
+    Ok(())
 }
+
+/// Visible ASCII and nothing else.
+fn is_graphic(bytes: &[u8]) -> bool {
+    // Bytes below 0x21 borrow from their highest bit, those above 0x7e carry into it, and others have it already.
+    let odd = |word: u64| word.wrapping_sub(ONES * 0x21) | word.wrapping_add(ONES) | word;
+    no_high_bit(bytes, odd) && bytes.iter().rev().take(7).all(u8::is_ascii_graphic)
+}
+
+/// Whether no byte ends a line or is NUL.
+fn is_one_line(bytes: &[u8]) -> bool {
+    // Most values hold no control character at all, which is found out with less than a search for three of them.
+    let low = |word: u64| word.wrapping_sub(ONES * 0x20) & !word;
+    let plain = no_high_bit(bytes, low) && bytes.iter().rev().take(7).all(|byte| *byte >= 0x20);
+    plain || memchr3(b'\r', b'\n', 0, bytes).is_none()
+}
+
+/// Looks at all bytes but the last seven at most, eight at a time, because it runs for every request: `odd` is to set the
+/// highest bit of each byte that is not wanted.
+fn no_high_bit(bytes: &[u8], odd: impl Fn(u64) -> u64) -> bool {
+    bytes.chunks_exact(8).fold(true, |all, word| {
+        let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+        all & (odd(word) & (ONES << 7) == 0)
+    })
+}
+
+/// One in each byte.
+const ONES: u64 = u64::MAX / 255;
 
 /// Host stands first already, and what concerns framing is written by [`OwnFields::frame`]. Without a body there is nothing
 /// to expect anything for.
@@ -175,16 +215,56 @@ fn is_written_as_is(name: &HeaderName, body: BodyLength) -> bool {
     }
 }
 
-/// uri-host [ ":" port ], as far as it can be told without resolving it.
+/// uri-host [ ":" port ] (RFC 9110 section 7.2), where a host is not empty and a port is a number below 65,536.
 fn is_host(value: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-    !value.is_empty() && value.iter().all(allowed)
+    let (is_host, port) = match value {
+        [b'[', rest @ ..] => {
+            let end = memchr(b']', rest).unwrap_or(rest.len());
+            let (address, behind) = rest.split_at_checked(end).unwrap_or((rest, b""));
+            (is_ipv6(address), behind.get(1..))
+        }
+        _ => {
+            let end = memchr(b':', value).unwrap_or(value.len());
+            let (name, port) = value.split_at_checked(end).unwrap_or((value, b""));
+            (is_registered_name(name), Some(port))
+        }
+    };
+    is_host
+        && match port {
+            Some([]) => true,
+            Some([b':', digits @ ..]) => is_port(digits),
+            _ => false,
+        }
+}
+
+fn is_ipv6(address: &[u8]) -> bool {
+    let text = std::str::from_utf8(address).unwrap_or_default();
+    text.parse::<Ipv6Addr>().is_ok()
+}
+
+/// 1*( unreserved / pct-encoded / sub-delims ), RFC 3986 section 3.2.2; IPv4 addresses look no different.
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut parts = name.split(|byte| *byte == b'%');
+    let plain = |part: &[u8]| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte);
+        part.iter().all(allowed)
+    };
+    let encoded = |part: &[u8]| {
+        let digits = part.get(..2).unwrap_or_default();
+        digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit) && plain(part)
+    };
+    !name.is_empty() && parts.next().is_some_and(plain) && parts.all(encoded)
+}
+
+fn is_port(digits: &[u8]) -> bool {
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    digits.iter().all(u8::is_ascii_digit) && text.parse::<u16>().is_ok()
 }
 
 fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(), EncodeError> {
-    let bytes = value.as_bytes();
+    let bytes = trim(value.as_bytes());
     // The types promise this already. It is looked at once more because it is the last place where it can be.
-    if memchr3(b'\r', b'\n', 0, bytes).is_some() {
+    if !is_one_line(bytes) {
         return Err(EncodeError::FieldValue { name: name.clone() });
     }
     out.reserve(name.as_str().len() + bytes.len() + 4);
@@ -201,6 +281,8 @@ pub(crate) struct OwnFields {
     host: bool,
     close: bool,
     te: bool,
+    /// Connection names TE.
+    connection_te: bool,
     length: Option<u64>,
 }
 
@@ -218,13 +300,14 @@ impl OwnFields {
             }
             "connection" => {
                 for token in value.as_bytes().split(|byte| *byte == b',') {
-                    let token = token.trim_ascii();
+                    let token = trim(token);
                     if token.eq_ignore_ascii_case(b"upgrade")
                         || HeaderName::from_bytes(token).is_err()
                     {
                         return Err(EncodeError::ConnectionToken);
                     }
                     self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.connection_te |= token.eq_ignore_ascii_case(b"te");
                 }
             }
             "te" if value.as_bytes().eq_ignore_ascii_case(b"trailers") => self.te = true,
@@ -272,7 +355,7 @@ impl OwnFields {
         method: &Method,
         body: BodyLength,
     ) -> Result<BodyEncoder, EncodeError> {
-        if self.te {
+        if self.te && !self.connection_te {
             // TE is for this connection only, and says so (RFC 9110 section 10.1.4).
             out.put_slice(b"connection: te\r\n");
         }
@@ -302,8 +385,9 @@ impl BodyEncoder {
                     .checked_sub(len)
                     .ok_or(EncodeError::BodyTooLong { length: *left })?;
             }
+            // A size line of zero would end the body; the caller skips empty frames.
+            Self::Chunked if len == 0 => {}
             Self::Chunked => {
-                // A size line of zero would end the body; the caller skips empty frames.
                 hexadecimal(out, len);
                 out.put_slice(b"\r\n");
             }
@@ -388,6 +472,7 @@ impl fmt::Display for EncodeError {
             Self::MethodTooLong { len } => write!(f, "the method has {len} bytes, the limit is {MAX_METHOD}"),
             Self::Connect => f.write_str("CONNECT is not supported"),
             Self::TraceWithBody => f.write_str("TRACE must not have a body"),
+            Self::RequestLine => f.write_str("the method or the target holds a character that is not allowed in a request line"),
             Self::FieldValue { name } => write!(f, "the value of {name} holds CR, LF or NUL"),
             Self::TwoHosts => f.write_str("host is set twice"),
             Self::Host => f.write_str("the host field is not a host with an optional port"),
@@ -514,6 +599,31 @@ mod tests {
         check(
             "GET",
             "http://a.test/",
+            &[
+                ("te", "Trailers"),
+                ("connection", "TE , x-own"),
+                ("x-own", " \ta b\t "),
+            ],
+            None,
+            "GET / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nte: Trailers\r\nconnection: TE , x-own\r\nx-own: a b\r\n\r\n",
+        );
+        check(
+            "OPTIONS",
+            "http://a.test/",
+            &[("content-length", "0")],
+            None,
+            "OPTIONS / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\ncontent-length: 0\r\n\r\n",
+        );
+        check(
+            "M-SEARCH",
+            "http://a.test/%0d%0aX",
+            &[],
+            Known(3),
+            "M-SEARCH /%0d%0aX HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\ncontent-length: 3\r\n\r\n",
+        );
+        check(
+            "GET",
+            "http://a.test/",
             &[("expect", "100-continue")],
             None,
             "GET / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\n\r\n",
@@ -601,6 +711,88 @@ mod tests {
                 "connection holds a token that is not allowed (\"close\" and names of own fields are)",
             );
         }
+    }
+
+    #[test]
+    fn a_host_is_a_host_with_an_optional_port() {
+        for good in [
+            "a",
+            "a.test",
+            "a_b.test.",
+            "a.test:1",
+            "a.test:65535",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::ffff:1.2.3.4]:8080",
+            "xn--bcher-kva.example",
+            "a%20b",
+            "a!$&'()*+,;=~-",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a b",
+            "a\tb",
+            "a:",
+            ":80",
+            "a:b",
+            "a:65536",
+            "a:+1",
+            "a:1:2",
+            "a/b",
+            "a?b",
+            "a#b",
+            "user@a",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]:",
+            "[a.test]",
+            "[]",
+            "[v1.a]",
+            "[fe80::1%25eth0]",
+            "a]",
+            "a%2",
+            "a%zz",
+            "a%",
+            "http://a",
+            "b\u{fc}cher.example",
+            "a\\b",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_byte_is_told_at_each_place() {
+        for len in 1..=20 {
+            for at in 0..len {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'~'; len];
+                    bytes[at] = byte;
+                    assert_eq!(
+                        is_graphic(&bytes),
+                        byte.is_ascii_graphic(),
+                        "{byte} at {at} of {len}"
+                    );
+                    let one_line = !matches!(byte, b'\r' | b'\n' | 0);
+                    assert_eq!(is_one_line(&bytes), one_line, "{byte} at {at} of {len}");
+                    bytes[len - 1] = 0xff;
+                    assert!(!is_graphic(&bytes));
+                }
+            }
+        }
+        assert!(is_graphic(b"") && is_one_line(b""));
+    }
+
+    #[test]
+    fn a_chunk_of_no_bytes_does_not_end_the_body() {
+        let mut out = BytesMut::new();
+        BodyEncoder::Chunked.begin_data(0, &mut out).unwrap();
+        assert_eq!(out, "");
     }
 
     #[test]
