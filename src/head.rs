@@ -4,7 +4,9 @@
 //! kept as the bytes that go on the wire. A [`ResponseHead`] is the bytes that came and an index of its fields; a map is
 //! built only for those who ask for one. Nothing here judges: framing and limits are the codec's.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -18,6 +20,54 @@ pub(crate) struct RequestHead {
     pub(crate) method: Method,
     pub(crate) target: Target,
     pub(crate) headers: HeaderMap,
+    /// Most calls ask for nothing of the kind.
+    pub(crate) asks: Option<Arc<Asks>>,
+}
+
+/// What a call asks of its connection beyond one answer.
+#[derive(Clone, Default)]
+pub(crate) struct Asks {
+    /// The body is sent when the server has said that it wants it (RFC 9110 section 10.1.1).
+    pub(crate) expect_continue: bool,
+    /// The protocols that the connection may change to (RFC 9110 section 7.8).
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// Told of each interim (1xx) response.
+    pub(crate) on_informational: Option<OnInformational>,
+}
+
+/// A function of the user's that is told of interim responses.
+pub(crate) type OnInformational = Arc<dyn Fn(&http::Response<()>) + Send + Sync>;
+
+impl fmt::Debug for Asks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asks")
+            .field("expect_continue", &self.expect_continue)
+            .field("upgrade", &self.upgrade)
+            .field("on_informational", &self.on_informational.is_some())
+            .finish()
+    }
+}
+
+impl RequestHead {
+    /// The protocols that the connection may change to.
+    pub(crate) fn upgrade(&self) -> Option<&HeaderValue> {
+        self.asks.as_ref()?.upgrade.as_ref()
+    }
+
+    /// Whether the call asked for the body to wait; a field of the user's does as well.
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.asks.as_ref().is_some_and(|asks| asks.expect_continue)
+    }
+
+    /// Takes the expectation back; answers whether there was one.
+    pub(crate) fn stop_expecting(&mut self) -> bool {
+        let field = self.headers.remove(http::header::EXPECT).is_some();
+        let asked = self.expects_continue();
+        if let Some(asks) = &mut self.asks {
+            Arc::make_mut(asks).expect_continue = false;
+        }
+        field || asked
+    }
 }
 
 /// The fields that a client adds to each request unless the request has one of the same name.
@@ -162,6 +212,15 @@ impl ResponseHead {
             }
         }
         map
+    }
+
+    /// An interim response, as those are told of it.
+    pub(crate) fn to_interim(&self) -> http::Response<()> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = self.status;
+        *response.version_mut() = self.version;
+        *response.headers_mut() = self.to_map();
+        response
     }
 
     /// How many bytes of body lie behind the index.

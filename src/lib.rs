@@ -61,7 +61,7 @@ pub use http::{self, HeaderMap, Method, StatusCode, Uri};
 pub use response::Response;
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
-pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo};
+pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 

@@ -5,7 +5,7 @@
 //! connection until the last byte. Made by the client's layers; knows neither pool nor protocol.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
 use crate::body::{Body, Collected, collect_within, into_trailers};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::ResponseHead;
-use crate::socket::ConnectionInfo;
+use crate::socket::{ConnectionInfo, Upgraded};
 use crate::stats::Timings;
 use crate::url::Target;
 
@@ -63,6 +63,8 @@ pub(crate) enum Content {
     Kept,
     /// On its connection, or nowhere any more.
     Apart(Body),
+    /// There is none: the connection was switched to another protocol. The lock is there because a stream need not be Sync.
+    Switched(Box<Mutex<Upgraded>>),
 }
 
 impl Response {
@@ -107,6 +109,7 @@ impl Response {
         match &self.content {
             Content::Kept => Some(self.head.kept_body_len() as u64),
             Content::Apart(body) => body.left(),
+            Content::Switched(_) => Some(0),
         }
     }
 
@@ -160,6 +163,7 @@ impl Response {
                     .bytes,
             ),
             Content::Apart(body) => Ok(collect_within(body, limit).await?.bytes),
+            Content::Switched(_) => Ok(Bytes::new()),
         }
     }
 
@@ -221,6 +225,31 @@ impl Response {
         match self.content {
             Content::Kept => Body::with_trailers(self.head.into_kept_body(), self.trailers),
             Content::Apart(body) => body,
+            Content::Switched(_) => Body::empty(),
+        }
+    }
+
+    /// The connection as a stream of bytes, after a 101 to what [`RequestBuilder::upgrade`](crate::RequestBuilder::upgrade)
+    /// asked for, or a 2xx to CONNECT (RFC 9110 sections 7.8 and 9.3.6). Bytes that came behind the response are read first.
+    ///
+    /// A server may as well answer in the ordinary way: then this fails with `Protocol`, naming the status. Who wants that
+    /// answer looks at [`status`](Self::status) first.
+    pub fn upgrade(self) -> Result<Upgraded> {
+        match self.content {
+            Content::Switched(upgraded) => {
+                let upgraded = upgraded.into_inner();
+                Ok(upgraded.unwrap_or_else(PoisonError::into_inner))
+            }
+            Content::Kept | Content::Apart(_) => {
+                let status = self.head.status.as_u16();
+                Err(
+                    Error::new(ErrorKind::Protocol, Some(Phase::Head), Sent::All)
+                        .saying(format!(
+                            "the server answered with status {status} and did not switch the connection to another protocol"
+                        ))
+                        .at(&self.target.origin()),
+                )
+            }
         }
     }
 

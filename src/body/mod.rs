@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_core::Stream;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -102,6 +102,27 @@ impl Body {
             stream: Box::pin(stream),
             left: Some(len),
         })
+    }
+
+    /// Any body of the `http_body` kind. Its exact size, if it knows that, becomes the content length, which it is held to; else
+    /// HTTP/1.1 sends it in chunks, and its trailers behind the last one. An error of it ends the call with
+    /// [`ErrorKind::Body`].
+    ///
+    /// ```
+    /// use sockeye::Body;
+    ///
+    /// # fn forward(incoming: Body) -> Body {
+    /// Body::wrap(incoming)
+    /// # }
+    /// ```
+    pub fn wrap<B>(body: B) -> Self
+    where
+        B: http_body::Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self::from_source(Wrapped(Box::pin(body)))
     }
 
     pub(crate) fn from_source(source: impl Source + 'static) -> Self {
@@ -276,6 +297,30 @@ impl Source for Arrived {
     }
 }
 
+/// A body of the user's.
+struct Wrapped<B>(Pin<Box<B>>);
+
+impl<B> Source for Wrapped<B>
+where
+    B: http_body::Body<Error: Into<BoxError>> + Send,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = std::task::ready!(self.0.as_mut().poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+            Err(error) => Err(body_error(error.into())),
+        }))
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.0.size_hint().exact()
+    }
+}
+
+fn body_error(cause: BoxError) -> Error {
+    Error::new(ErrorKind::Body, Some(Phase::Write), Sent::Part).because_of(cause)
+}
+
 /// A stream of the user's.
 struct StreamSource<S> {
     stream: Pin<Box<S>>,
@@ -290,18 +335,15 @@ where
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
-        Poll::Ready(item.map(|item| {
-            match item {
-                Ok(bytes) => {
-                    let bytes = bytes.into();
-                    if let Some(left) = &mut self.left {
-                        *left = left.saturating_sub(bytes.len() as u64);
-                    }
-                    Ok(Frame::data(bytes))
+        Poll::Ready(item.map(|item| match item {
+            Ok(bytes) => {
+                let bytes = bytes.into();
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(bytes.len() as u64);
                 }
-                Err(error) => Err(Error::new(ErrorKind::Body, Some(Phase::Write), Sent::Part)
-                    .because_of(error.into())),
+                Ok(Frame::data(bytes))
             }
+            Err(error) => Err(body_error(error.into())),
         }))
     }
 

@@ -10,9 +10,9 @@
 
 mod replay;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{Failed, Host, Pool, check_request};
+use crate::pool::{AnswerBody, Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::Counters;
 
@@ -141,6 +141,13 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
             ready,
         )
         .await?;
+    if answer.head.status == StatusCode::EXPECTATION_FAILED {
+        let unpolled = lease.take_unpolled_body();
+        let is_whole = unpolled.is_some() || hop.replay.is_replayable();
+        if is_whole && call.head.stop_expecting() {
+            return Err(lease.expectation_refused(unpolled));
+        }
+    }
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());
     let moments = Moments {
@@ -149,11 +156,13 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         call: answered.saturating_duration_since(hop.started),
         reused: lease.is_reused(),
     };
-    let content = if answer.streaming {
-        Content::Apart(lease.into_body(hop.deadline, hop.started))
-    } else {
-        lease.release(answered);
-        Content::Kept
+    let content = match answer.body {
+        AnswerBody::Kept => {
+            lease.release(answered);
+            Content::Kept
+        }
+        AnswerBody::Streaming => Content::Apart(lease.into_body(hop.deadline, hop.started)),
+        AnswerBody::Switched => Content::Switched(Box::new(Mutex::new(lease.into_upgraded()))),
     };
     Ok(Response {
         head: answer.head,

@@ -51,6 +51,9 @@ impl Replay {
 
     /// Whether and why to try again; always on a new connection, because the old ones of this host may be as dead.
     pub(super) fn decide(&mut self, failed: &Failed) -> Option<RetryCause> {
+        if failed.expectation_refused {
+            return Some(RetryCause::ExpectationRefused);
+        }
         let error = &failed.error;
         if error.kind() != ErrorKind::Io
             || !matches!(error.phase(), Some(Phase::Write | Phase::Head))
@@ -113,6 +116,7 @@ mod tests {
             method: case.method.clone(),
             target,
             headers: HeaderMap::new(),
+            asks: None,
         };
         let mut replay = Replay::new(&head, &case.body, false);
         (0..times)
@@ -124,6 +128,7 @@ mod tests {
                     reused: case.reused,
                     received: case.received,
                     reset_by: None,
+                    expectation_refused: false,
                     unpolled: None,
                     ticket: None,
                 };

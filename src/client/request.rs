@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use crate::body::Body;
 use crate::call::{Call, run};
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
-use crate::head::RequestHead;
+use crate::head::{Asks, RequestHead};
 use crate::response::Response;
 use crate::url::{Parsed, Target};
 
@@ -48,6 +49,7 @@ struct Options {
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
+    asks: Option<Arc<Asks>>,
 }
 
 impl RequestBuilder {
@@ -64,6 +66,7 @@ impl RequestBuilder {
                     method,
                     target,
                     headers: HeaderMap::new(),
+                    asks: None,
                 },
                 body: Body::empty(),
                 timeouts: None,
@@ -89,6 +92,7 @@ impl RequestBuilder {
             builder.call.timeouts = options.timeouts;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
+            builder.call.head.asks = options.asks;
             builder.error_for_status = options.error_for_status;
         }
         builder.extensions = parts.extensions;
@@ -211,6 +215,57 @@ impl RequestBuilder {
         self
     }
 
+    /// Whether the body waits until the server says that it wants it (`Expect: 100-continue`, RFC 9110 section 10.1.1).
+    /// Default false. A server that says nothing gets the body after a second; one that answers otherwise does not get it, and
+    /// the connection closes. After 417 the request is made once more without the expectation. A request without a body is
+    /// not held up.
+    pub fn expect_continue(mut self, enabled: bool) -> Self {
+        self.asks().expect_continue = enabled;
+        self
+    }
+
+    /// Asks the server to change to another protocol on this connection (RFC 9110 section 7.8): one or several names,
+    /// separated by commas, such as `websocket`. If it agrees, the response has status 101 and
+    /// [`Response::upgrade`] gives the stream; otherwise it is an ordinary response. A 101 to anything else is an error.
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let client = sockeye::Client::new();
+    /// let response = client.get("http://example.com/chat").upgrade("websocket").send().await?;
+    /// let stream = response.upgrade()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn upgrade(mut self, protocols: impl AsRef<str>) -> Self {
+        match HeaderValue::from_str(protocols.as_ref()) {
+            Ok(protocols) => self.asks().upgrade = Some(protocols),
+            Err(_) => self.note(Error::invalid(
+                "upgrade: the protocols hold a control character",
+            )),
+        }
+        self
+    }
+
+    /// Calls `tell` for each interim (1xx) response, such as 103 with links to load early (RFC 8297), at the moment at which
+    /// it arrives. It runs inside the call, so it must not block.
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let request = sockeye::Client::new().get("https://example.com/");
+    /// let response = request.on_informational(|interim| println!("{}", interim.status())).send().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn on_informational(
+        mut self,
+        tell: impl Fn(&http::Response<()>) + Send + Sync + 'static,
+    ) -> Self {
+        self.asks().on_informational = Some(Arc::new(tell));
+        self
+    }
+
+    fn asks(&mut self) -> &mut Asks {
+        Arc::make_mut(self.call.head.asks.get_or_insert_default())
+    }
+
     /// The limit of the body if it is collected, in bytes.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.call.max_body = bytes;
@@ -261,6 +316,7 @@ impl RequestBuilder {
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
+            asks: self.call.head.asks,
         });
         let mut request = http::Request::new(self.call.body);
         *request.method_mut() = self.call.head.method;

@@ -38,6 +38,7 @@ pub(super) async fn into_error(mut response: Response) -> Error {
             let truncated = !matches!(read, Ok(Ok(false)));
             (start.freeze(), truncated)
         }
+        Content::Switched(_) => (Bytes::new(), false),
     };
     status_error(&mut response, body, truncated)
 }

@@ -51,6 +51,8 @@ pub(crate) enum Rule {
     TooManyInformational { limit: usize },
     /// 101 that nobody asked for.
     UnaskedUpgrade,
+    /// 101 to a protocol that nobody asked for, or without saying to which.
+    WrongUpgrade,
     /// A folded Content-Length, Transfer-Encoding or Connection.
     FoldedFramingField,
     /// Content-Length is no number, is too large, or differs between fields.
@@ -197,6 +199,9 @@ impl fmt::Display for Rule {
                     f,
                     "more than {limit} interim responses (Limits::max_informational)"
                 );
+            }
+            Self::WrongUpgrade => {
+                "the 101 does not name a protocol that was asked for (RFC 9110 section 7.8)"
             }
             Self::UnaskedUpgrade => {
                 "status 101 although no upgrade was asked for (RFC 9110 section 7.8)"

@@ -26,8 +26,23 @@ pub(crate) enum Framing {
 pub(crate) enum MethodKind {
     /// HEAD: no body follows.
     Head,
+    /// CONNECT: what follows a 2xx is the tunnel's (RFC 9110 section 9.3.6).
+    Connect,
+    /// Any with Upgrade: 101 is its final response, and what follows is the other protocol's.
+    Upgrade,
     /// Any other.
     Other,
+}
+
+impl MethodKind {
+    /// Whether the connection is no longer HTTP's after a response of this status.
+    pub(crate) fn switches(self, status: StatusCode) -> bool {
+        match self {
+            Self::Connect => status.is_success(),
+            Self::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Head | Self::Other => false,
+        }
+    }
 }
 
 /// What the fields of a head say about framing and reuse.
@@ -117,7 +132,10 @@ impl FramingFields {
     ) -> Result<Verdict, Rule> {
         let mut reuse = self.reuse(version);
         let mut drop_length = false;
-        let framing = if method == MethodKind::Head || has_no_body(status) {
+        let framing = if method.switches(status) {
+            reuse.refuse(CloseReason::Switched);
+            Framing::None
+        } else if method == MethodKind::Head || has_no_body(status) {
             Framing::None
         } else {
             let encoding = match self.encoding {

@@ -106,20 +106,20 @@ pub(super) fn empty_line(seen: &[u8], rules: HeadRules) -> usize {
 
 /// `HTTP/1.x SP 3DIGIT [ SP reason ]`; the space before an empty reason may be absent.
 fn status_line(line: &[u8]) -> Result<(), DecodeError> {
-    let rest = match line {
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            b'0' | b'1',
-            b' ',
-            rest @ ..,
-        ] => rest,
-        _ => return Err(Rule::Version.broken_by(line)),
+    let [
+        b'H',
+        b'T',
+        b'T',
+        b'P',
+        b'/',
+        b'1',
+        b'.',
+        b'0' | b'1',
+        b' ',
+        rest @ ..,
+    ] = line
+    else {
+        return Err(Rule::Version.broken_by(line));
     };
     let reason = match rest {
         [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'] => b"",

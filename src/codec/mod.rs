@@ -8,6 +8,7 @@
 //!   that cannot be read
 //! - `framing` is the one function that decides how long a body is (RFC 9112 section 6.3)
 //! - `chunked` and `body` take a body apart
+//! - `switch` checks that a 101 names a protocol that was asked for
 //! - `reuse` says why a connection cannot be used again
 
 pub(crate) mod body;
@@ -20,6 +21,7 @@ mod head_lines;
 pub(crate) mod request_head;
 pub(crate) mod response_head;
 pub(crate) mod reuse;
+mod switch;
 
 pub(crate) use body::{BodyDecoder, BodyStep};
 pub(crate) use chunked::{ChunkedDecoder, ChunkedStep};
@@ -28,3 +30,4 @@ pub(crate) use framing::{Framing, MethodKind};
 pub(crate) use request_head::{BodyEncoder, BodyLength, EncodeError};
 pub(crate) use response_head::{DecodedHead, HeadDecoder, HeadStep};
 pub(crate) use reuse::{CloseReason, Reuse};
+pub(crate) use switch::check_switch;

@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 
 use bytes::{BufMut, BytesMut};
 use http::Method;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr, memchr3};
 
 use super::framing::{MethodKind, trim};
@@ -32,6 +32,8 @@ pub(crate) struct EncodedHead {
     pub(crate) method: MethodKind,
     /// The request has `Connection: close`.
     pub(crate) close: bool,
+    /// The request has `Expect: 100-continue`.
+    pub(crate) expects_continue: bool,
     pub(crate) body: BodyEncoder,
 }
 
@@ -50,8 +52,14 @@ pub(crate) enum EncodeError {
     MethodTooLong {
         len: usize,
     },
-    Connect,
+    ConnectWithBody,
+    ConnectWithPath,
     TraceWithBody,
+    Upgrade,
+    Expect,
+    TrailerField {
+        name: HeaderName,
+    },
     RequestLine,
     FieldValue {
         name: HeaderName,
@@ -112,17 +120,35 @@ fn encode_onto(
             }
         }
     }
+    let mut expects_continue = own.expects_continue && body != BodyLength::None;
+    if head.expects_continue() && body != BodyLength::None && !expects_continue {
+        out.put_slice(b"expect: 100-continue\r\n");
+        expects_continue = true;
+    }
+    if let Some(protocols) = head.upgrade() {
+        out.put_slice(b"connection: upgrade\r\n");
+        field(out, &header::UPGRADE, protocols)?;
+    }
     let body = own.frame(out, &head.method, body)?;
     out.put_slice(b"\r\n");
     Ok(EncodedHead {
-        method: if head.method == Method::HEAD {
-            MethodKind::Head
-        } else {
-            MethodKind::Other
-        },
+        method: method_kind(head),
         close: own.close,
+        expects_continue,
         body,
     })
+}
+
+fn method_kind(head: &RequestHead) -> MethodKind {
+    if head.method == Method::HEAD {
+        MethodKind::Head
+    } else if head.method == Method::CONNECT {
+        MethodKind::Connect
+    } else if head.upgrade().is_some() {
+        MethodKind::Upgrade
+    } else {
+        MethodKind::Other
+    }
 }
 
 /// Whether the request can be sent, found out before a connection is used. `encode` asks again: what is written is checked
@@ -133,7 +159,13 @@ pub(crate) fn check(head: &RequestHead, body: BodyLength) -> Result<OwnFields, E
         return Err(EncodeError::MethodTooLong { len: method.len() });
     }
     if head.method == Method::CONNECT {
-        return Err(EncodeError::Connect);
+        check_connect(head, body)?;
+    }
+    if head
+        .upgrade()
+        .is_some_and(|protocols| !is_protocols(protocols))
+    {
+        return Err(EncodeError::Upgrade);
     }
     if head.method == Method::TRACE && body != BodyLength::None {
         return Err(EncodeError::TraceWithBody);
@@ -146,8 +178,36 @@ pub(crate) fn check(head: &RequestHead, body: BodyLength) -> Result<OwnFields, E
     Ok(own)
 }
 
-/// The target in origin form.
+/// CONNECT has no content, and its target is an authority and nothing else (RFC 9110 section 9.3.6).
+fn check_connect(head: &RequestHead, body: BodyLength) -> Result<(), EncodeError> {
+    if body != BodyLength::None {
+        return Err(EncodeError::ConnectWithBody);
+    }
+    if head.target.path_and_query() != "/" {
+        return Err(EncodeError::ConnectWithPath);
+    }
+    Ok(())
+}
+
+/// 1#( token [ "/" token ] ), RFC 9110 section 7.8.
+fn is_protocols(value: &HeaderValue) -> bool {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .all(|protocol| {
+            let mut parts = trim(protocol).splitn(2, |byte| *byte == b'/');
+            parts.all(|part| Method::from_bytes(part).is_ok())
+        })
+}
+
+/// The target: its authority with the port for CONNECT, else in origin form.
 fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    if head.method == Method::CONNECT {
+        out.put_slice(b"CONNECT ");
+        authority(out, head)?;
+        out.put_slice(b" HTTP/1.1\r\n");
+        return Ok(());
+    }
     let method = head.method.as_str().as_bytes();
     let target = head.target.path_and_query().as_bytes();
     // The types and the parser of URLs promise this already. It is looked at once more because it is the last place where
@@ -163,8 +223,30 @@ fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeErro
     Ok(())
 }
 
-/// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own, which was checked.
+/// Host and port, the latter even where it is the scheme's own (RFC 9112 section 3.2.3).
+fn authority(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    let host = head.target.host_field().as_bytes();
+    if !is_graphic(host) {
+        return Err(EncodeError::Host);
+    }
+    out.put_slice(host);
+    let own_port = if head.target.is_https() { 443 } else { 80 };
+    if head.target.port() == own_port {
+        out.put_slice(b":");
+        decimal(out, own_port.into());
+    }
+    Ok(())
+}
+
+/// Exactly one Host, first (RFC 9112 section 3.2): from the URL, or the user's own, which was checked. That of CONNECT is its
+/// target.
 fn host(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    if head.method == Method::CONNECT {
+        out.put_slice(b"host: ");
+        authority(out, head)?;
+        out.put_slice(b"\r\n");
+        return Ok(());
+    }
     let host = match head.headers.get(header::HOST) {
         Some(own) => own.as_bytes(),
         None => head.target.host_field().as_bytes(),
@@ -280,6 +362,7 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(
 pub(crate) struct OwnFields {
     host: bool,
     close: bool,
+    expects_continue: bool,
     te: bool,
     /// Connection names TE.
     connection_te: bool,
@@ -315,7 +398,12 @@ impl OwnFields {
                 return Err(refused(name, "only \"trailers\" is allowed"));
             }
             "transfer-encoding" => return Err(refused(name, "the body decides it")),
-            "upgrade" => return Err(refused(name, "connections are not upgraded this way")),
+            "upgrade" => return Err(refused(name, "RequestBuilder::upgrade sets it")),
+            // The only expectation there is; a server must refuse any other.
+            "expect" if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                self.expects_continue = true;
+            }
+            "expect" => return Err(EncodeError::Expect),
             "keep-alive" | "proxy-connection" => {
                 return Err(refused(name, "the pool keeps connections alive"));
             }
@@ -403,17 +491,58 @@ impl BodyEncoder {
         }
     }
 
-    /// Ends the body, or says what is still owed.
-    pub(crate) fn finish(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+    /// Ends the body, or says what is still owed. A body of known length has no place for trailers: there they are left out,
+    /// as anybody on the way may do with them (RFC 9110 section 6.5.1).
+    pub(crate) fn finish(
+        &self,
+        trailers: Option<&HeaderMap>,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         match self {
             Self::Length(0) => Ok(()),
             Self::Length(missing) => Err(EncodeError::BodyTooShort { missing: *missing }),
             Self::Chunked => {
-                out.put_slice(b"0\r\n\r\n");
+                out.put_slice(b"0\r\n");
+                for (name, value) in trailers.into_iter().flatten() {
+                    if !may_be_a_trailer(name) {
+                        return Err(EncodeError::TrailerField { name: name.clone() });
+                    }
+                    field(out, name, value)?;
+                }
+                out.put_slice(b"\r\n");
                 Ok(())
             }
         }
     }
+}
+
+/// Fields of framing, routing, authentication and of the content itself are no trailers (RFC 9110 section 6.5.1).
+fn may_be_a_trailer(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let is_control = matches!(
+        name,
+        "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "authorization"
+            | "proxy-authorization"
+            | "cookie"
+            | "expect"
+            | "max-forwards"
+            | "range"
+            | "cache-control"
+            | "content-length"
+            | "content-type"
+            | "content-encoding"
+            | "content-range"
+            | "content-location"
+    );
+    !is_control && !name.starts_with("if-")
 }
 
 fn refused(name: &HeaderName, instead: &'static str) -> EncodeError {
@@ -470,7 +599,11 @@ impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MethodTooLong { len } => write!(f, "the method has {len} bytes, the limit is {MAX_METHOD}"),
-            Self::Connect => f.write_str("CONNECT is not supported"),
+            Self::ConnectWithBody => f.write_str("CONNECT must not have a body"),
+            Self::ConnectWithPath => f.write_str("the URL of CONNECT is a host and a port, without path or query"),
+            Self::Upgrade => f.write_str("upgrade: not a list of protocols"),
+            Self::Expect => f.write_str("expect: 100-continue is the only expectation there is"),
+            Self::TrailerField { name } => write!(f, "{name} may not be sent as a trailer"),
             Self::TraceWithBody => f.write_str("TRACE must not have a body"),
             Self::RequestLine => f.write_str("the method or the target holds a character that is not allowed in a request line"),
             Self::FieldValue { name } => write!(f, "the value of {name} holds CR, LF or NUL"),
@@ -496,7 +629,10 @@ impl std::error::Error for EncodeError {}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::head::Asks;
     use crate::url::UrlInput;
     use http::HeaderMap;
 
@@ -512,6 +648,7 @@ mod tests {
             method: Method::from_bytes(method.as_bytes()).unwrap(),
             target: UrlInput::Text(url.into()).parse(None).unwrap().target,
             headers,
+            asks: None,
         }
     }
 
@@ -542,6 +679,111 @@ mod tests {
     fn refuse(method: &str, fields: &[(&str, &str)], body: BodyLength, expected: &str) {
         let error = run(&head(method, "http://a.test/", fields), body).unwrap_err();
         assert_eq!(error.to_string(), expected);
+    }
+
+    /// RFC 9112 section 3.2.3: the port stands even where it is the scheme's own.
+    #[test]
+    fn connect_names_an_authority() {
+        for (url, authority) in [
+            ("http://a.test", "a.test:80"),
+            ("http://a.test:8080/", "a.test:8080"),
+            ("https://a.test", "a.test:443"),
+            ("http://a.test:443", "a.test:443"),
+            ("http://[::1]", "[::1]:80"),
+        ] {
+            let expected =
+                format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\naccept: */*\r\n\r\n");
+            check("CONNECT", url, &[], BodyLength::None, &expected);
+        }
+        for url in ["http://a.test/path", "http://a.test/?query"] {
+            let error = run(&head("CONNECT", url, &[]), BodyLength::None).unwrap_err();
+            assert_eq!(error, EncodeError::ConnectWithPath, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_on_the_connection() {
+        let with = |protocols: &'static str| {
+            let mut head = head("GET", "http://a.test/", &[]);
+            head.asks = Some(Arc::new(Asks {
+                upgrade: Some(HeaderValue::from_static(protocols)),
+                ..Asks::default()
+            }));
+            run(&head, BodyLength::None)
+        };
+        let (text, encoded) = with("websocket, h2c/1").unwrap();
+        assert_eq!(
+            text,
+            "GET / HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nconnection: upgrade\r\nupgrade: websocket, h2c/1\r\n\r\n"
+        );
+        assert_eq!(encoded.method, MethodKind::Upgrade);
+        for wrong in ["", "a b", "a,,b", "a/", "/b", "a/b/c", "a;b"] {
+            assert_eq!(with(wrong).unwrap_err(), EncodeError::Upgrade, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_expectation_goes_with_a_body_only() {
+        for (asked, field, body, expected) in [
+            (true, false, BodyLength::Known(3), true),
+            (true, false, BodyLength::Unknown, true),
+            (true, true, BodyLength::Known(3), true),
+            (false, true, BodyLength::Known(3), true),
+            (true, true, BodyLength::None, false),
+            (false, false, BodyLength::Known(3), false),
+        ] {
+            let fields: &[(&str, &str)] = match field {
+                true => &[("expect", "100-Continue")],
+                false => &[],
+            };
+            let mut head = head("PUT", "http://a.test/", fields);
+            head.asks = Some(Arc::new(Asks {
+                expect_continue: asked,
+                ..Asks::default()
+            }));
+            let (text, encoded) = run(&head, body).unwrap();
+            assert_eq!(encoded.expects_continue, expected);
+            let lines = text
+                .to_lowercase()
+                .matches("expect: 100-continue\r\n")
+                .count();
+            assert_eq!(lines, usize::from(expected), "{text}");
+        }
+        let head = head("PUT", "http://a.test/", &[("expect", "200-maybe")]);
+        assert_eq!(
+            run(&head, BodyLength::Known(3)).unwrap_err(),
+            EncodeError::Expect
+        );
+    }
+
+    #[test]
+    fn trailers_follow_the_last_chunk() {
+        let mut trailers = HeaderMap::new();
+        trailers.append("x-sum", HeaderValue::from_static("1"));
+        trailers.append("x-sum", HeaderValue::from_static(" 2 "));
+        let mut out = BytesMut::new();
+        BodyEncoder::Chunked
+            .finish(Some(&trailers), &mut out)
+            .unwrap();
+        assert_eq!(&out[..], b"0\r\nx-sum: 1\r\nx-sum: 2\r\n\r\n");
+        let mut out = BytesMut::new();
+        BodyEncoder::Length(0)
+            .finish(Some(&trailers), &mut out)
+            .unwrap();
+        assert!(out.is_empty(), "there is no place for them");
+        for name in [
+            "content-length",
+            "host",
+            "authorization",
+            "if-match",
+            "transfer-encoding",
+        ] {
+            let name = HeaderName::from_static(name);
+            let mut trailers = HeaderMap::new();
+            trailers.insert(name.clone(), HeaderValue::from_static("1"));
+            let error = BodyEncoder::Chunked.finish(Some(&trailers), &mut BytesMut::new());
+            assert_eq!(error, Err(EncodeError::TrailerField { name }));
+        }
     }
 
     #[test]
@@ -633,7 +875,7 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_named() {
         use BodyLength::{Known, None, Unknown};
-        refuse("CONNECT", &[], None, "CONNECT is not supported");
+        refuse("CONNECT", &[], Known(0), "CONNECT must not have a body");
         refuse("TRACE", &[], Known(1), "TRACE must not have a body");
         refuse(
             &"M".repeat(65),
@@ -801,7 +1043,7 @@ mod tests {
         let mut body = BodyEncoder::Length(5);
         assert_eq!(body.begin_data(3, &mut out), Ok(()));
         assert_eq!(
-            body.finish(&mut out),
+            body.finish(None, &mut out),
             Err(EncodeError::BodyTooShort { missing: 2 })
         );
         assert_eq!(
@@ -817,7 +1059,7 @@ mod tests {
         let mut body = BodyEncoder::Chunked;
         body.begin_data(1, &mut out).unwrap();
         body.begin_data(0xabc, &mut out).unwrap();
-        body.finish(&mut out).unwrap();
+        body.finish(None, &mut out).unwrap();
         assert_eq!(out, "1\r\nabc\r\n0\r\n\r\n");
         assert_eq!(body.suffix(), b"\r\n");
     }

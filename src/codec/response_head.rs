@@ -44,13 +44,13 @@ pub(crate) struct HeadDecoder {
 pub(crate) enum HeadStep {
     /// The head is not complete.
     NeedMore,
-    /// An interim response of so many bytes; skip them and look again.
-    Interim { len: usize },
+    /// An interim response, still in the buffer; skip its bytes and look again.
+    Interim(DecodedHead),
     /// The final head.
     Final(DecodedHead),
 }
 
-/// The final head, still in the buffer.
+/// A head, still in the buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DecodedHead {
     pub(crate) status: StatusCode,
@@ -96,7 +96,7 @@ impl HeadDecoder {
         let decoded = self
             .parse(head, method, limits)
             .map_err(|error| self.first_broken(head, limits, error))?;
-        if !decoded.status.is_informational() {
+        if !decoded.status.is_informational() || method.switches(decoded.status) {
             return Ok(HeadStep::Final(decoded));
         }
         self.lines = HeadLines::default();
@@ -109,7 +109,7 @@ impl HeadDecoder {
             let limit = limits.max_informational;
             return Err(Rule::TooManyInformational { limit }.into());
         }
-        Ok(HeadStep::Interim { len: end })
+        Ok(HeadStep::Interim(decoded))
     }
 
     /// The error for a connection that ended here, with `got` bytes of a head.
@@ -519,7 +519,7 @@ mod tests {
             while skipped < end {
                 match decoder.decode(&input[skipped..end], method, limits) {
                     Ok(HeadStep::NeedMore) => break,
-                    Ok(HeadStep::Interim { len }) => skipped += len,
+                    Ok(HeadStep::Interim(head)) => skipped += head.len,
                     Ok(HeadStep::Final(head)) => {
                         let status = head.status.as_u16();
                         let used = skipped + head.len;

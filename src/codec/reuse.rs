@@ -31,6 +31,8 @@ pub(crate) enum CloseReason {
     LeftOver,
     /// The final response came before the request was written.
     EarlyResponse,
+    /// It speaks another protocol now, or carries a tunnel.
+    Switched,
 }
 
 impl Reuse {

@@ -13,24 +13,25 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::timer::Timer;
 use super::upload::{Upload, UploadError, Writing};
-use super::{Answer, Keeper, Standing};
+use super::{Answer, AnswerBody, Keeper, Standing};
 use crate::body::Body;
 use crate::codec::{
     BodyDecoder, BodyStep, ChunkedDecoder, ChunkedStep, CloseReason, DecodeError, DecodedHead,
-    Framing, HeadDecoder, HeadStep, MethodKind, Reuse, Rule,
+    Framing, HeadDecoder, HeadStep, MethodKind, Reuse, Rule, check_switch,
 };
 use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{Asks, DefaultFields, RequestHead};
 use crate::socket::{ConnectionInfo, Probe, Probed, Socket, is_tls};
 use crate::stats::CloseCause;
 
@@ -52,6 +53,8 @@ pub(crate) struct Http1 {
     reuse: Reuse,
     keep_alive: Option<u64>,
     received: u64,
+    /// What the call asks for beyond an answer.
+    asks: Option<Arc<Asks>>,
     /// What the caller waits for, and since when.
     wait: Option<Wait>,
     since: Instant,
@@ -100,6 +103,7 @@ enum Stage {
 enum Wait {
     Write,
     Starved,
+    Continue,
     Head,
     Read,
 }
@@ -128,6 +132,7 @@ impl Http1 {
             reuse: Reuse::Yes,
             keep_alive: None,
             received: 0,
+            asks: None,
             wait: None,
             since: now,
             trailers: None,
@@ -158,6 +163,7 @@ impl Http1 {
         self.received = 0;
         self.write_error = None;
         self.trailers = None;
+        self.asks.clone_from(&head.asks);
         self.wait = None;
         self.since = now;
         self.keeper.tether.begin(now);
@@ -174,22 +180,30 @@ impl Http1 {
             self.stage = Stage::Failed;
             return Poll::Ready(Err(self.cut_off(Phase::Head)));
         }
-        let before = self.upload.written();
-        let polled = match self.poll_upload(cx) {
-            Ok(writing) => match self.poll_final_head(cx) {
-                Poll::Ready(answer) => Poll::Ready(answer),
-                Poll::Pending => {
-                    let (wait, phase) = match writing {
-                        Writing::Done => (Wait::Head, Phase::Head),
-                        Writing::Blocked => (Wait::Write, Phase::Write),
-                        Writing::Starved => (Wait::Starved, Phase::Write),
-                    };
-                    let progress = self.upload.written() != before;
-                    self.poll_limit(cx, deadline, phase, wait, progress)
-                        .map(Err)
-                }
-            },
-            Err(error) => Poll::Ready(Err(error)),
+        let polled = loop {
+            let before = self.upload.written();
+            let writing = match self.poll_upload(cx) {
+                Ok(writing) => writing,
+                Err(error) => break Poll::Ready(Err(error)),
+            };
+            let (wait, phase) = match writing {
+                Writing::Done => (Wait::Head, Phase::Head),
+                Writing::Blocked => (Wait::Write, Phase::Write),
+                Writing::Starved => (Wait::Starved, Phase::Write),
+                Writing::Held => (Wait::Continue, Phase::Head),
+            };
+            if let Poll::Ready(answer) = self.poll_final_head(cx) {
+                break Poll::Ready(answer);
+            }
+            if writing == Writing::Held && !self.upload.is_held() {
+                continue;
+            }
+            let progress = self.upload.written() != before;
+            match self.poll_limit(cx, deadline, phase, wait, progress) {
+                Poll::Ready(Some(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(None) => self.upload.let_go(),
+                Poll::Pending => break Poll::Pending,
+            }
         };
         if let Poll::Ready(Err(_)) = &polled {
             self.stage = Stage::Failed;
@@ -210,7 +224,7 @@ impl Http1 {
         let polled = match self.poll_piece(cx) {
             Poll::Pending => self
                 .poll_limit(cx, deadline, Phase::Read, Wait::Read, false)
-                .map(Err),
+                .map(|error| error.map_or(Ok(None), Err)),
             ready => {
                 self.wait = None;
                 ready
@@ -269,6 +283,11 @@ impl Http1 {
 
     pub(super) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
         self.socket.arm(cx)
+    }
+
+    /// Gives socket, unread bytes and keeper to whoever takes the connection over.
+    pub(super) fn into_parts(self) -> (Socket, Bytes, Keeper) {
+        (self.socket, self.buffer.freeze(), self.keeper)
     }
 
     pub(super) fn is_in_body(&self) -> bool {
@@ -378,8 +397,7 @@ impl Http1 {
                 self.served += 1;
                 match self.reuse {
                     Reuse::Yes => {}
-                    Reuse::No(CloseReason::LeftOver) => return Some(CloseCause::Unsolicited),
-                    Reuse::No(_) => return Some(CloseCause::Protocol),
+                    Reuse::No(reason) => return Some(close_cause(reason)),
                 }
             }
             _ if self.keeper.tether.is_cut() => return Some(CloseCause::Cut),
@@ -415,9 +433,12 @@ impl Http1 {
             if !self.buffer.is_empty() {
                 match self.heads.decode(&self.buffer, self.method, &self.limits) {
                     Ok(HeadStep::NeedMore) => {}
-                    Ok(HeadStep::Interim { len }) => {
-                        self.buffer.advance(len);
+                    Ok(HeadStep::Interim(head)) => {
+                        self.interim(&head);
                         continue;
+                    }
+                    Ok(HeadStep::Final(head)) if self.method.switches(head.status) => {
+                        return Poll::Ready(self.switch(&head));
                     }
                     Ok(HeadStep::Final(head)) => return Poll::Ready(self.answer(&head)),
                     Err(error) => return Poll::Ready(Err(self.decode_error(error, Phase::Head))),
@@ -430,6 +451,39 @@ impl Http1 {
             };
             return Poll::Ready(Err(self.ended_in_head(error)));
         }
+    }
+
+    /// An interim response: told to whoever wants to know, and heeded if the body waits for it.
+    fn interim(&mut self, head: &DecodedHead) {
+        let asks = self.asks.as_ref();
+        if let Some(tell) = asks.and_then(|asks| asks.on_informational.as_ref()) {
+            tell(&self.heads.keep(head, &self.buffer, &[]).to_interim());
+        }
+        self.buffer.advance(head.len);
+        if head.status == StatusCode::CONTINUE {
+            self.upload.let_go();
+        }
+    }
+
+    /// The connection belongs to another protocol from here on, or to a tunnel; what has been read already with it
+    /// (spec http1 a2, a4).
+    fn switch(&mut self, head: &DecodedHead) -> Result<Answer> {
+        let kept = self.heads.keep(head, &self.buffer, &[]);
+        if self.method == MethodKind::Upgrade {
+            let asked = self.asks.as_ref().and_then(|asks| asks.upgrade.as_ref());
+            let named = asked.map_or(Err(Rule::UnaskedUpgrade.into()), |asked| {
+                check_switch(asked, &kept)
+            });
+            named.map_err(|error| self.decode_error(error, Phase::Head))?;
+        }
+        self.buffer.advance(head.len);
+        self.reuse.refuse(CloseReason::Switched);
+        self.stage = Stage::Done;
+        Ok(Answer {
+            head: kept,
+            body: AnswerBody::Switched,
+            trailers: None,
+        })
     }
 
     /// The error for a connection that ended before the final head.
@@ -456,8 +510,11 @@ impl Http1 {
             self.reuse.refuse(reason);
         }
         self.keep_alive = head.keep_alive_timeout;
+        // A body that was held is not wanted: what follows on this connection would be taken for it (CVE-2024-24791).
         if !self.upload.is_done()
-            && (head.status.as_u16() >= 400 || head.reuse == Reuse::No(CloseReason::PeerAsked))
+            && (self.upload.is_held()
+                || head.status.as_u16() >= 400
+                || head.reuse == Reuse::No(CloseReason::PeerAsked))
         {
             self.upload.stop();
             self.reuse.refuse(CloseReason::EarlyResponse);
@@ -482,7 +539,7 @@ impl Http1 {
             self.wait = None;
             return Ok(Answer {
                 head: kept,
-                streaming: true,
+                body: AnswerBody::Streaming,
                 trailers: None,
             });
         };
@@ -493,7 +550,7 @@ impl Http1 {
         self.finish();
         Ok(Answer {
             head: kept,
-            streaming: false,
+            body: AnswerBody::Kept,
             trailers,
         })
     }
@@ -607,7 +664,7 @@ impl Http1 {
         Poll::Ready(read)
     }
 
-    /// Waits for the limit of what is being waited for.
+    /// Waits for the limit of what is being waited for; ready without an error if a held body has waited long enough.
     fn poll_limit(
         &mut self,
         cx: &mut Context<'_>,
@@ -615,7 +672,7 @@ impl Http1 {
         phase: Phase,
         wait: Wait,
         progress: bool,
-    ) -> Poll<Error> {
+    ) -> Poll<Option<Error>> {
         // The first wait of an exchange counts from its beginning, which saves a look at the clock.
         let first = self.wait.is_none() && wait != Wait::Read;
         if !first && (progress || self.wait != Some(wait)) {
@@ -623,14 +680,21 @@ impl Http1 {
         }
         self.wait = Some(wait);
         if self.keeper.tether.poll_cut(cx).is_ready() {
-            return Poll::Ready(self.cut_off(phase));
+            return Poll::Ready(Some(self.cut_off(phase)));
         }
         let since = (wait != Wait::Starved).then_some(self.since);
-        let Some(limit) = deadline.next(phase, since) else {
+        let limit = deadline.next(phase, since);
+        if wait == Wait::Continue {
+            let enough = self.since + CONTINUE_WAIT;
+            if limit.as_ref().is_none_or(|limit| enough < limit.at) {
+                return self.timer.poll(cx, enough).map(|()| None);
+            }
+        }
+        let Some(limit) = limit else {
             return Poll::Pending;
         };
         ready!(self.timer.poll(cx, limit.at));
-        Poll::Ready(Error::timeout(limit.expired, self.sent()))
+        Poll::Ready(Some(Error::timeout(limit.expired, self.sent())))
     }
 
     fn cut_off(&self, phase: Phase) -> Error {
@@ -667,6 +731,20 @@ impl Http1 {
             ErrorKind::Io
         };
         Error::new(kind, Some(phase), self.sent()).because(error)
+    }
+}
+
+/// The reason as it is counted.
+fn close_cause(reason: CloseReason) -> CloseCause {
+    match reason {
+        CloseReason::PeerAsked => CloseCause::PeerAsked,
+        CloseReason::WeAsked => CloseCause::WeAsked,
+        CloseReason::Http10 => CloseCause::Http10,
+        CloseReason::UntilClose => CloseCause::UntilClose,
+        CloseReason::LengthAndChunked | CloseReason::LenientHead => CloseCause::DoubtfulFraming,
+        CloseReason::LeftOver => CloseCause::Unsolicited,
+        CloseReason::EarlyResponse => CloseCause::EarlyResponse,
+        CloseReason::Switched => CloseCause::Upgraded,
     }
 }
 
@@ -723,6 +801,9 @@ fn whole_body<'a>(framing: Framing, rest: &'a [u8], limits: &Limits) -> Option<W
 fn is_end(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
 }
+
+/// How long a body is held for a server that does not say whether it wants it; many do not know Expect.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// Room for the first read: a small response with room to spare.
 const FIRST_READ: usize = 8 * 1024;

@@ -20,7 +20,7 @@ use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead, ResponseHead};
-use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Probed, Route, Steps};
+use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Probed, Route, Steps, Upgraded};
 use crate::stats::CloseCause;
 
 pub(crate) use http1::{Discard, Discarded, Http1};
@@ -35,10 +35,20 @@ pub(crate) enum Connection {
 /// The head of a final response, and where its body is.
 pub(crate) struct Answer {
     pub(crate) head: ResponseHead,
-    /// The body is still on the connection; otherwise all of it is behind the head.
-    pub(crate) streaming: bool,
+    pub(crate) body: AnswerBody,
     /// The trailer section of a body that is behind the head.
     pub(crate) trailers: Option<Box<HeaderMap>>,
+}
+
+/// Where the body of a response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerBody {
+    /// All of it is behind the head.
+    Kept,
+    /// Still on the connection.
+    Streaming,
+    /// There is none: the connection belongs to another protocol now.
+    Switched,
 }
 
 /// What a connection keeps for whoever opened it, for as long as its socket is open.
@@ -198,6 +208,13 @@ impl Connection {
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
         let Self::Http1(http1) = self;
         http1.arm(cx)
+    }
+
+    /// The socket, after it was switched to another protocol.
+    pub(crate) fn into_upgraded(self) -> Upgraded {
+        let Self::Http1(http1) = self;
+        let (socket, read, keeper) = http1.into_parts();
+        Upgraded::new(socket, read, Box::new(keeper))
     }
 
     /// Whether the body of a streaming answer is not over yet.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
@@ -30,6 +31,10 @@ pub(super) struct Upload {
     /// A body that was given up before any of it was asked for.
     unpolled: Option<Body>,
     encoder: BodyEncoder,
+    /// Fields to send behind the last chunk.
+    trailers: Option<Box<HeaderMap>>,
+    /// The body waits until it is asked for.
+    held: bool,
     flushed: bool,
     written: u64,
 }
@@ -43,6 +48,8 @@ pub(super) enum Writing {
     Blocked,
     /// The caller's own body.
     Starved,
+    /// The server's word that it wants the body.
+    Held,
 }
 
 /// Why an upload failed.
@@ -65,6 +72,8 @@ impl Upload {
             polled: false,
             unpolled: None,
             encoder: BodyEncoder::Length(0),
+            trailers: None,
+            held: false,
             flushed: true,
             written: 0,
         }
@@ -88,8 +97,12 @@ impl Upload {
         self.written = 0;
         self.polled = false;
         self.unpolled = None;
+        self.trailers = None;
+        self.held = encoded.expects_continue;
         self.flushed = false;
         match body.as_bytes() {
+            // It waits like a stream of one piece.
+            Some(bytes) if self.held => self.source = Some(Body::from(bytes.clone())),
             Some(bytes) => {
                 let len = bytes.len() as u64;
                 if len > 0 {
@@ -118,10 +131,10 @@ impl Upload {
             let starved = self.gather(cx)?;
             if self.out.is_empty() && self.piece.is_empty() && self.suffix.is_empty() {
                 if self.flushed {
-                    return Ok(if starved {
-                        Writing::Starved
-                    } else {
-                        Writing::Done
+                    return Ok(match starved {
+                        _ if self.held => Writing::Held,
+                        true => Writing::Starved,
+                        false => Writing::Done,
                     });
                 }
                 match Pin::new(&mut *socket).poll_flush(cx) {
@@ -167,12 +180,23 @@ impl Upload {
         }
     }
 
+    /// Whether the body waits until it is asked for.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Lets a body go that was held.
+    pub(super) fn let_go(&mut self) {
+        self.held = false;
+    }
+
     /// Gives up what is left. A body of which nothing was asked for stays, to be sent another time.
     pub(super) fn stop(&mut self) {
         let source = self.source.take();
         if !self.polled {
             self.unpolled = source.or(self.unpolled.take());
         }
+        self.held = false;
         self.out.clear();
         self.piece = Bytes::new();
         self.suffix = b"";
@@ -189,7 +213,7 @@ impl Upload {
     /// Asks the body for pieces while there is little to write. Answers whether it had nothing to give.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
         // The head goes first: if the connection takes none of it, the body is still whole and can go elsewhere.
-        if self.written == 0 {
+        if self.written == 0 || self.held {
             return Ok(false);
         }
         while let Some(source) = &mut self.source {
@@ -201,15 +225,15 @@ impl Upload {
             match source.poll_next(cx) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Err(error))) => return Err(UploadError::Source(error)),
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.stage(data).map_err(UploadError::Length)?;
-                    }
-                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.stage(data).map_err(UploadError::Length)?,
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
+                },
                 Poll::Ready(None) => {
                     self.source = None;
+                    let trailers = self.trailers.take();
                     self.encoder
-                        .finish(&mut self.out)
+                        .finish(trailers.as_deref(), &mut self.out)
                         .map_err(UploadError::Length)?;
                 }
             }

@@ -20,10 +20,10 @@ use super::line::Ticket;
 use crate::body::{Body, Source};
 use crate::connection::{Answer, Connection};
 use crate::deadline::{Deadline, Timeouts};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::socket::ConnectionInfo;
-use crate::stats::DrainOutcome;
+use crate::socket::{ConnectionInfo, Upgraded};
+use crate::stats::{CloseCause, DrainOutcome};
 
 /// A connection that one caller uses.
 pub(crate) struct Lease {
@@ -45,6 +45,8 @@ pub(crate) struct Failed {
     pub(crate) reset_by: Option<SocketAddr>,
     /// The caller's body, if none of it was asked for.
     pub(crate) unpolled: Option<Body>,
+    /// The server answered 417: it is asked again without the expectation (RFC 9110 section 15.5.18).
+    pub(crate) expectation_refused: bool,
     /// The place in line that the connection was waited for at; another try keeps it (spec pool R-RETRY-4).
     pub(crate) ticket: Option<Ticket>,
 }
@@ -58,6 +60,7 @@ impl Failed {
             received: 0,
             reset_by: None,
             unpolled: None,
+            expectation_refused: false,
             ticket: None,
         }
     }
@@ -101,8 +104,36 @@ impl Lease {
             reused: connection.is_reused(),
             received: connection.traffic().1,
             unpolled: connection.take_unpolled_body(),
+            expectation_refused: false,
             ticket: self.ticket,
         })
+    }
+
+    /// Hands the socket over, after it was switched to another protocol. Its permit goes along.
+    pub(crate) fn into_upgraded(mut self) -> Upgraded {
+        let connection = self.connection.take().expect(LENT);
+        self.count_traffic(&connection);
+        self.host.counters().closed(CloseCause::Upgraded);
+        connection.into_upgraded()
+    }
+
+    /// The server wants the request without its expectation, and its body is still whole.
+    pub(crate) fn expectation_refused(&mut self, unpolled: Option<Body>) -> Failed {
+        Failed {
+            expectation_refused: true,
+            unpolled,
+            ticket: self.ticket,
+            ..Failed::before_exchange(Error::new(
+                ErrorKind::Protocol,
+                Some(Phase::Head),
+                Sent::Part,
+            ))
+        }
+    }
+
+    /// The caller's body, if none of it was asked for.
+    pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
+        self.connection.as_mut()?.take_unpolled_body()
     }
 
     /// Gives the connection back after a response that is complete.

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Limits;
-pub(crate) use crate::connection::check_request;
+pub(crate) use crate::connection::{AnswerBody, check_request};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;

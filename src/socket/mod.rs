@@ -14,6 +14,7 @@ mod route;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
+mod upgraded;
 
 use std::fmt;
 use std::io;
@@ -36,6 +37,7 @@ pub use tls::TlsConfigBuilder;
 use tls::TlsStream;
 pub(crate) use tls::{TLS_BUILT_IN, is_tls};
 pub use tls::{TlsConfig, TlsInfo};
+pub use upgraded::Upgraded;
 
 /// Makes the first hop of a connection: the seam for tests and for transports of your own.
 ///

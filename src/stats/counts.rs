@@ -186,7 +186,13 @@ counts! {
         Dropped => "dropped",
         DrainGaveUp => "drain_gave_up",
         Stale => "stale",
-        Protocol => "protocol",
+        PeerAsked => "peer_asked",
+        WeAsked => "we_asked",
+        Http10 => "http10",
+        UntilClose => "until_close",
+        DoubtfulFraming => "doubtful_framing",
+        EarlyResponse => "early_response",
+        Upgraded => "upgraded",
         RuntimeGone => "runtime_gone",
         PoolClosed => "pool_closed",
         Cut => "cut",
@@ -268,6 +274,7 @@ counts! {
         Unwritten => "unwritten",
         Refused => "refused",
         GoAway => "go_away",
+        ExpectationRefused => "expectation_refused",
     }
 }
 

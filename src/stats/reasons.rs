@@ -56,8 +56,21 @@ reasons! {
         DrainGaveUp => "the rest of a dropped body was not read",
         /// It was opened before the connections were marked as stale, or before the machine slept.
         Stale => "marked as stale",
-        /// The request or the response did not allow another exchange on it.
-        Protocol => "not allowed to be reused",
+        /// The response had `Connection: close`.
+        PeerAsked => "the peer asked for it",
+        /// The request had `Connection: close`.
+        WeAsked => "the request asked for it",
+        /// The peer speaks HTTP/1.0 and did not offer to keep it.
+        Http10 => "not kept by an HTTP/1.0 peer",
+        /// The body of the response ended with it.
+        UntilClose => "it was the end of the body",
+        /// The response could be read in two ways: it had both Transfer-Encoding and Content-Length, or a head that only
+        /// `lenient_heads` accepts. What follows might belong to another message.
+        DoubtfulFraming => "its framing was doubtful",
+        /// The final response came before the request was written.
+        EarlyResponse => "answered before the request was sent",
+        /// It was handed over to another protocol, or as a tunnel, and is no longer the pool's.
+        Upgraded => "handed over to another protocol",
         /// The runtime that its socket belongs to ended.
         RuntimeGone => "its runtime ended",
         /// The client was closed: it was idle, or was in use and came to the end of its exchange.
@@ -151,6 +164,8 @@ reasons! {
         Refused => "the stream was refused",
         /// The server ended the HTTP/2 session before this stream: `GOAWAY` with a lower last stream.
         GoAway => "the session was going away",
+        /// The server refused the expectation of a request with `Expect: 100-continue`, which is sent again without it.
+        ExpectationRefused => "its expectation was refused",
     }
 }
 

@@ -39,6 +39,7 @@ impl Encoder {
                 method: Method::GET,
                 target,
                 headers,
+                asks: None,
             },
             defaults: DefaultFields::new(&defaults),
             out: BytesMut::new(),

@@ -241,7 +241,7 @@ async fn a_413_while_an_upload_blocks_is_seen() {
         assert!(rest < 64 * 1024, "the upload went on for {rest} bytes");
         let total = client.stats().total;
         assert_eq!(total.connections_idle, 0);
-        assert_eq!(total.connections_closed.get(CloseCause::Protocol), 1);
+        assert_eq!(total.connections_closed.get(CloseCause::EarlyResponse), 1);
         settle(&client, &world).await;
     }
 }
@@ -1201,7 +1201,7 @@ async fn mistakes_are_reported_by_send() {
             "content-length",
         ),
         (client.request(Method::TRACE, URL).body("x"), "TRACE"),
-        (client.request(Method::CONNECT, URL), "CONNECT"),
+        (client.request(Method::CONNECT, URL).body("x"), "CONNECT"),
         (
             client.request(Method::TRACE, URL).body(Body::stream(long)),
             "TRACE",

@@ -11,6 +11,7 @@ mod network;
 mod pool;
 mod status;
 mod support;
+mod switching;
 mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1778,7 +1778,7 @@ async fn stats_count_what_happened() {
     assert_eq!(total.connections_reused, 3);
     assert_eq!(total.connect_failures, 1);
     let closed = &total.connections_closed;
-    assert_eq!(closed.get(CloseCause::Protocol), 1, "{closed:?}");
+    assert_eq!(closed.get(CloseCause::PeerAsked), 1, "{closed:?}");
     assert_eq!(closed.get(CloseCause::Dropped), 1, "{closed:?}");
     assert_eq!(closed.total(), 2, "{closed:?}");
     assert_eq!(total.bytes_sent, sent as u64);

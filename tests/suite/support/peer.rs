@@ -246,7 +246,12 @@ impl PeerConnection {
 
     /// Reads a whole request; `None` if the connection ends in it or before it.
     pub(crate) async fn next_request(&mut self) -> Option<Request> {
-        let mut request = self.read_head().await?;
+        let head = self.read_head().await?;
+        self.read_body(head).await
+    }
+
+    /// Reads the body of a request whose head was read.
+    pub(crate) async fn read_body(&mut self, mut request: Request) -> Option<Request> {
         if request.field("transfer-encoding").is_some() {
             self.read_chunks(&mut request).await?;
         } else if let Some(length) = request.field("content-length") {
@@ -304,7 +309,15 @@ impl PeerConnection {
         Some(std::mem::replace(&mut self.read, rest))
     }
 
-    async fn take_through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+    /// Whether a byte has come that was not asked for yet.
+    pub(crate) async fn has_input(&mut self) -> bool {
+        let mut read = std::pin::pin!(self.io.read_buf(&mut self.read));
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(read.as_mut().poll(cx))).await;
+        polled.is_ready() || !self.read.is_empty()
+    }
+
+    pub(crate) async fn take_through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         let mut from = 0;
         loop {
             let found = self.read[from..]
