@@ -42,7 +42,6 @@ impl Dials {
         let dial = Dial {
             host: Arc::clone(host),
             id,
-            began: tether.made(),
             keeper: Some(Keeper::new(
                 tether,
                 Box::new(Permit::new(Arc::downgrade(host), key)),
@@ -112,7 +111,6 @@ impl Dials {
 struct Dial {
     host: Arc<Host>,
     id: DialId,
-    began: Instant,
     keeper: Option<Keeper>,
     /// Whether its task was ever polled; if not, its runtime takes no more tasks.
     ran: bool,
@@ -123,7 +121,7 @@ impl Dial {
         self.ran = true;
         let outcome = self.open(&steps).await;
         self.host.dials().ended(self.id);
-        self.host.dialled(self.id, self.began, outcome);
+        self.host.dialled(self.id, outcome);
     }
 
     async fn open(&mut self, steps: &Steps) -> Result<Connection> {

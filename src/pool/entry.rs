@@ -163,7 +163,7 @@ impl Host {
             let mut expired = Vec::new();
             let candidate = self.lock().checkout(now, &mut expired);
             for connection in expired {
-                self.discard(connection, CloseCause::Idle);
+                self.discard_expired(connection, now);
             }
             let candidate = candidate?;
             let careful = careful || candidate.doubtful || candidate.idle_for >= TRUSTED;
@@ -342,8 +342,21 @@ impl Host {
         let sessions = self.lock().expire(now, &mut expired);
         drop(sessions);
         for connection in expired {
-            self.discard(connection, CloseCause::Idle);
+            self.discard_expired(connection, now);
         }
+    }
+
+    /// Closes a connection whose time as an idle one is over, for the reason that set the time.
+    fn discard_expired(&self, mut connection: Connection, now: Instant) {
+        let standing = connection.settle();
+        let why = if self.end_of_life(&standing).is_some_and(|end| end <= now) {
+            CloseCause::Lifetime
+        } else if standing.keep_alive.is_some() {
+            CloseCause::KeepAliveHint
+        } else {
+            CloseCause::Idle
+        };
+        self.discard(connection, why);
     }
 
     /// When a reaper has something to do here.
@@ -472,9 +485,9 @@ impl Host {
         self.pump();
     }
 
-    pub(super) fn dialled(&self, id: DialId, began: Instant, outcome: Result<Connection>) {
+    pub(super) fn dialled(&self, id: DialId, outcome: Result<Connection>) {
         let now = Instant::now();
-        let connection = match outcome {
+        let mut connection = match outcome {
             Ok(connection) => connection,
             Err(error) => {
                 let timed_out = error.kind() == ErrorKind::Timeout;
@@ -490,12 +503,12 @@ impl Host {
         if connection.info().tls.is_some() {
             self.counters.alpn(AlpnEvent::Http1);
         }
+        let standing = connection.settle();
         let mut state = self.lock();
-        let until = if self.shared.is_stale(began) {
-            now
-        } else {
-            now.checked_add(PRECONNECTED.max(self.shared.limits.idle_timeout))
-                .unwrap_or_else(|| now + FAR)
+        // Whoever waits gets it in any case; the time counts if nobody does.
+        let (until, why) = match self.idle_until(&standing, now) {
+            Ok(until) => (until, CloseCause::PoolClosed),
+            Err(why) => (now, why),
         };
         let actions = state.dialled(id, Newcomer::Http1(connection), now, until);
         self.forget_served(&actions);
@@ -503,7 +516,7 @@ impl Host {
         if actions.served.is_empty() {
             self.counters.dial(DialEvent::Surplus);
         }
-        self.act(actions, CloseCause::Stale);
+        self.act(actions, why);
     }
 
     /// A dial ended without an outcome: its runtime is going, the client was closed, or a connector panicked.

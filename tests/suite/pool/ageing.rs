@@ -6,8 +6,8 @@ use sockeye::Limits;
 use sockeye::stats::CloseCause;
 use tokio::time::{advance, sleep};
 
-use super::{MILLI, SECOND, URL, get, limited, serve_after};
-use crate::support::peer::{World, ok, reply, settle};
+use super::{MILLI, SECOND, URL, get, held, limited, serve_after};
+use crate::support::peer::{Dial, World, let_others_run, ok, reply, settle};
 
 /// 2: an idle connection that has expired is not lent, and closes without anybody asking.
 #[tokio::test(start_paused = true)]
@@ -156,5 +156,69 @@ async fn max_lifetime_counts_while_idle() {
     sleep(12 * SECOND).await;
     let again = client.get(URL).send().await.unwrap();
     assert!(!again.reused(), "12 s old, with a lifetime of 10 s");
+    settle(&client, &world).await;
+}
+
+/// 3: a connection that ends by the server's hint is counted as such, whether it is refused, expires, or is found expired.
+#[tokio::test(start_paused = true)]
+async fn t03_keep_alive_hint_is_the_cause() {
+    for (hint, cause) in [
+        ("timeout=1", CloseCause::KeepAliveHint),
+        ("timeout=3", CloseCause::KeepAliveHint),
+        ("timeout=30", CloseCause::KeepAliveHint),
+        ("max=100", CloseCause::Idle),
+    ] {
+        let world = World::new();
+        let client = world.client();
+        let (call, mut connection) = held(&client, &world).await;
+        let fields = format!("keep-alive: {hint}\r\n");
+        connection.write(reply("200 OK", &fields, "")).await;
+        call.await.unwrap().unwrap();
+        connection.closed().await;
+        settle(&client, &world).await;
+        let closed = client.stats().total.connections_closed;
+        assert_eq!(
+            (closed.get(cause), closed.total()),
+            (1, 1),
+            "{hint}: {closed:?}"
+        );
+    }
+}
+
+/// R-LIFE-2: a connection that is closed for its age is counted by that, also when it was idle at the time.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_grows_too_old_is_counted_as_old() {
+    let world = World::new();
+    let limits = Limits::default()
+        .with_max_lifetime(Some(10 * SECOND))
+        .with_idle_timeout(60 * SECOND);
+    let client = limited(&world, limits);
+    let (call, mut connection) = held(&client, &world).await;
+    connection.write(ok("")).await;
+    call.await.unwrap().unwrap();
+    connection.closed().await;
+    let closed = client.stats().total.connections_closed;
+    assert_eq!(closed.get(CloseCause::Lifetime), 1, "{closed:?}");
+    settle(&client, &world).await;
+}
+
+/// R-LIFE-2: a connection that nobody waited for any more grows old like any other.
+#[tokio::test(start_paused = true)]
+async fn a_surplus_connection_has_a_lifetime_too() {
+    let world = World::new();
+    world.plan(Dial::Delay(SECOND));
+    let limits = Limits::default().with_max_lifetime(Some(3 * SECOND));
+    let client = limited(&world, limits);
+    let call = get(&client, URL);
+    let_others_run().await;
+    call.abort();
+    let mut surplus = world.accept().await;
+    let_others_run().await;
+    assert_eq!(client.stats().total.connections_idle, 1);
+    world.serve(|_| ok(""));
+    sleep(4 * SECOND).await;
+    client.get(URL).send().await.unwrap();
+    surplus.closed().await;
+    assert_eq!(world.accepts(), 2, "it was opened five seconds ago");
     settle(&client, &world).await;
 }
