@@ -277,6 +277,7 @@ impl Http1 {
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
         self.buffer = BytesMut::new();
         self.upload.rest();
+        self.keeper.tether.rest();
         self.timer = Timer::default();
         self.socket.is_quiet(cx)
     }
@@ -288,6 +289,17 @@ impl Http1 {
     /// Gives socket, unread bytes and keeper to whoever takes the connection over.
     pub(super) fn into_parts(self) -> (Socket, Bytes, Keeper) {
         (self.socket, self.buffer.freeze(), self.keeper)
+    }
+
+    pub(super) fn dialled(&self) -> Instant {
+        self.keeper.tether.made()
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        // In the middle of a request it would vouch for an end that is none.
+        if matches!(self.stage, Stage::Idle | Stage::Done) {
+            self.socket.say_goodbye();
+        }
     }
 
     pub(super) fn is_in_body(&self) -> bool {
@@ -316,7 +328,10 @@ impl Http1 {
     ) -> Poll<Discarded> {
         loop {
             let Stage::Body { decoder, next } = &mut self.stage else {
-                return Poll::Ready(Discarded::End);
+                return Poll::Ready(match self.stage {
+                    Stage::Done => Discarded::End,
+                    _ => Discarded::Failed,
+                });
             };
             let step = match next.take() {
                 Some((skip, len)) => Ok(BodyStep::Data { skip, len }),
@@ -370,7 +385,7 @@ impl Http1 {
             self.upload.settle();
             self.received = 0;
             self.stage = Stage::Idle;
-            self.timer.forget_waker();
+            self.asks = None;
             if self.buffer.capacity() > LARGEST_KEPT || self.read_size > FIRST_READ {
                 self.buffer = BytesMut::new();
             }
@@ -679,6 +694,9 @@ impl Http1 {
             self.since = Instant::now();
         }
         self.wait = Some(wait);
+        if wait == Wait::Read {
+            self.timer.stay_here();
+        }
         if self.keeper.tether.poll_cut(cx).is_ready() {
             return Poll::Ready(Some(self.cut_off(phase)));
         }

@@ -217,6 +217,18 @@ impl Connection {
         Upgraded::new(socket, read, Box::new(keeper))
     }
 
+    /// When its dial began.
+    pub(crate) fn dialled(&self) -> Instant {
+        let Self::Http1(http1) = self;
+        http1.dialled()
+    }
+
+    /// Tells the peer that the connection closes, where the transport has a word for it, without waiting.
+    pub(crate) fn say_goodbye(&mut self) {
+        let Self::Http1(http1) = self;
+        http1.say_goodbye();
+    }
+
     /// Whether the body of a streaming answer is not over yet.
     pub(crate) fn is_in_body(&self) -> bool {
         let Self::Http1(http1) = self;

@@ -69,9 +69,13 @@ impl Tether {
             .store(since.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The exchange is over: lets go of the waker of whoever drove it.
+    /// The exchange is over.
     pub(super) fn end(&self) {
         self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    /// No exchange has followed for a while: lets go of the waker of whoever drove the last one.
+    pub(super) fn rest(&self) {
         drop(self.sleeper.take());
     }
 }
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_exchange_lets_go_of_its_waker() {
+    fn an_exchange_ends_and_its_waker_is_let_go_of_later() {
         let now = Instant::now();
         let tether = Tether::new(now);
         let wakes = Arc::new(Count::default());
@@ -121,6 +125,8 @@ mod tests {
         let busy = tether.busy_for(now + Duration::from_secs(5));
         assert_eq!(busy, Some(Duration::from_secs(3)));
         tether.end();
+        assert_eq!(Arc::strong_count(&wakes), 2);
+        tether.rest();
         assert_eq!(Arc::strong_count(&wakes), 1);
         assert_eq!(tether.busy_for(now + Duration::from_secs(5)), None);
     }

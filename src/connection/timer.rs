@@ -4,23 +4,36 @@
 //! counts. So a connection that waits for thousands of answers touches the timer wheel about once in ten seconds.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that is made when it is first needed.
 #[derive(Default)]
-pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Armed>);
+
+struct Armed {
+    sleep: Pin<Box<Sleep>>,
+    runtime: Id,
+}
 
 impl Timer {
     /// Ready once `at` has come.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        // Without a runtime there is nothing to wait with; a body may be read outside of one.
-        if self.0.is_none() && Handle::try_current().is_err() {
-            return Poll::Pending;
+        if self.0.is_none() {
+            // Without a runtime there is nothing to wait with; a body may be read outside of one.
+            let Ok(runtime) = Handle::try_current() else {
+                return Poll::Pending;
+            };
+            self.0 = Some(Armed {
+                sleep: Box::pin(sleep_until(at)),
+                runtime: runtime.id(),
+            });
         }
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        let Some(Armed { sleep, .. }) = &mut self.0 else {
+            return Poll::Pending;
+        };
         if at < sleep.deadline() {
             sleep.as_mut().reset(at);
         }
@@ -33,13 +46,15 @@ impl Timer {
         Poll::Pending
     }
 
-    /// Lets go of the waker of whoever waited last, which would keep its task's memory while the connection is idle.
-    pub(crate) fn forget_waker(&mut self) {
-        if Handle::try_current().is_err() {
+    /// What is polled from here on may be polled elsewhere than before: a body can be carried to another runtime, and the one
+    /// that the timer belongs to may have ended, after which it must not be touched.
+    pub(crate) fn stay_here(&mut self) {
+        let Some(armed) = &self.0 else {
+            return;
+        };
+        let here = Handle::try_current().map(|runtime| runtime.id());
+        if here.ok() != Some(armed.runtime) {
             self.0 = None;
-        }
-        if let Some(sleep) = &mut self.0 {
-            let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

@@ -116,6 +116,11 @@ impl Capacity {
         }
     }
 
+    /// Whether one more connection is within the limit.
+    pub(super) fn has_room(&self) -> bool {
+        self.max.is_none_or(|max| self.count() < max)
+    }
+
     /// Connections in all.
     pub(super) fn count(&self) -> usize {
         self.lock().count

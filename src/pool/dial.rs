@@ -46,7 +46,7 @@ impl Dials {
                 tether,
                 Box::new(Permit::new(Arc::downgrade(host), key)),
             )),
-            ran: false,
+            stage: Stage::New,
         };
         {
             let mut running = self.lock();
@@ -112,14 +112,23 @@ struct Dial {
     host: Arc<Host>,
     id: DialId,
     keeper: Option<Keeper>,
-    /// Whether its task was ever polled; if not, its runtime takes no more tasks.
-    ran: bool,
+    stage: Stage,
+}
+
+/// How far its task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It was never polled; when it is dropped so, its runtime takes no more tasks.
+    New,
+    Running,
+    Ended,
 }
 
 impl Dial {
     async fn run(mut self, steps: Arc<Steps>) {
-        self.ran = true;
+        self.stage = Stage::Running;
         let outcome = self.open(&steps).await;
+        self.stage = Stage::Ended;
         self.host.dials().ended(self.id);
         self.host.dialled(self.id, outcome);
     }
@@ -156,8 +165,10 @@ impl Dial {
 
 impl Drop for Dial {
     fn drop(&mut self) {
-        if !self.ran {
-            self.host.dials().close();
+        match self.stage {
+            Stage::New => self.host.dials().close(),
+            Stage::Running => {}
+            Stage::Ended => return,
         }
         self.host.dials().ended(self.id);
         self.host.dial_dropped(self.id);

@@ -19,12 +19,16 @@ use crate::stats::{CloseCause, DrainOutcome};
 /// Takes a connection over that [`can be drained`](Connection::can_discard).
 pub(super) fn drain(mut connection: Connection, host: Arc<Host>) {
     let mut buffered = Discard { reads: 0, bytes: 0 };
-    if discard_now(&mut connection, &mut buffered) == Some(Discarded::End) {
-        return done(connection, &host, DrainOutcome::Buffered);
+    match discard_now(&mut connection, &mut buffered) {
+        Some(Discarded::End) => return done(connection, &host, DrainOutcome::Buffered),
+        Some(Discarded::Failed) => return give_up(connection, &host, CloseCause::Error),
+        Some(Discarded::Limit) | None => {}
     }
+    let max_drain = host.shared().limits.max_drain;
+    let allowed = INLINE_BYTES.min(max_drain);
     let mut inline = Discard {
         reads: INLINE_READS,
-        bytes: INLINE_BYTES.min(host.shared().limits.max_drain),
+        bytes: allowed,
     };
     match discard_now(&mut connection, &mut inline) {
         Some(Discarded::End) => return done(connection, &host, DrainOutcome::Inline),
@@ -37,6 +41,10 @@ pub(super) fn drain(mut connection: Connection, host: Arc<Host>) {
     let task = Drain {
         connection: Some(connection),
         host,
+        discard: Discard {
+            reads: usize::MAX,
+            bytes: max_drain - (allowed - inline.bytes),
+        },
     };
     if others < MAX_DRAINS && !shared.closed.load(Ordering::SeqCst) {
         let runtime = task.host.runtime().clone();
@@ -56,12 +64,14 @@ fn discard_now(connection: &mut Connection, discard: &mut Discard) -> Option<Dis
 
 fn done(mut connection: Connection, host: &Host, how: DrainOutcome) {
     host.counters().drained(how);
+    host.count_traffic(&connection);
     let standing = connection.settle();
     host.give_back(connection, &standing, None);
 }
 
 fn give_up(connection: Connection, host: &Host, why: CloseCause) {
     host.counters().drained(DrainOutcome::GaveUp);
+    host.count_traffic(&connection);
     host.discard(connection, why);
 }
 
@@ -69,6 +79,8 @@ fn give_up(connection: Connection, host: &Host, why: CloseCause) {
 struct Drain {
     connection: Option<Connection>,
     host: Arc<Host>,
+    /// What is left of the limit.
+    discard: Discard,
 }
 
 impl Drain {
@@ -80,10 +92,6 @@ impl Drain {
         if shared.closed.load(Ordering::SeqCst) {
             return;
         }
-        let mut discard = Discard {
-            reads: usize::MAX,
-            bytes: shared.limits.max_drain,
-        };
         let mut time = pin!(sleep(shared.limits.drain_timeout));
         let ended = poll_fn(|cx| {
             if closing.as_mut().poll(cx).is_ready() || time.as_mut().poll(cx).is_ready() {
@@ -91,7 +99,7 @@ impl Drain {
             }
             match &mut self.connection {
                 Some(connection) => connection
-                    .poll_discard(cx, &mut discard)
+                    .poll_discard(cx, &mut self.discard)
                     .map(|discarded| discarded == Discarded::End),
                 None => Poll::Ready(false),
             }

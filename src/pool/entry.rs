@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
+use super::age::Age;
 use super::dial::Dials;
 use super::host::{
     Actions, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer, NextLook, Served,
@@ -148,6 +149,14 @@ impl Host {
         }
     }
 
+    /// Whether one more connection is within the limits, or one that nobody waits for is on its way.
+    pub(super) fn has_room(&self) -> bool {
+        let census = self.census();
+        let max = self.shared.limits.max_connections_per_host.map(usize::from);
+        let within = max.is_none_or(|max| census.count < max) && self.shared.capacity.has_room();
+        within || census.dialling > census.waiting
+    }
+
     /// Whether somebody in line is not dialled for, because a limit on connections is reached.
     pub(super) fn is_full(&self) -> bool {
         let census = self.census();
@@ -180,7 +189,7 @@ impl Host {
     }
 
     /// How closely an idle connection is looked at (spec pool R-LIVE-3).
-    fn closeness(&self, connection: &Connection, careful: bool, now: Instant) -> Probe {
+    pub(super) fn closeness(&self, connection: &Connection, careful: bool, now: Instant) -> Probe {
         let careful = match self.shared.limits.liveness {
             Liveness::FlagOnly => false,
             Liveness::AlwaysPeek => true,
@@ -264,39 +273,19 @@ impl Host {
         if self.shared.is_stale(standing.dialled) {
             return Err(CloseCause::Stale);
         }
-        let limits = &self.shared.limits;
-        let end = self.end_of_life(standing);
-        let worn = limits
-            .max_requests_per_connection
-            .is_some_and(|max| standing.served >= max);
-        if worn || end.is_some_and(|end| end <= now) {
-            return Err(CloseCause::Lifetime);
-        }
-        let (timeout, why) = match standing.keep_alive {
-            // The server closes at about the time it names; a request on its way then would be lost.
-            Some(seconds) => {
-                let hint = Duration::from_secs(seconds.saturating_sub(2));
-                (hint.min(LONGEST_HINT), CloseCause::KeepAliveHint)
-            }
-            None if standing.served == 0 => {
-                (limits.idle_timeout.max(PRECONNECTED), CloseCause::Idle)
-            }
-            None => (limits.idle_timeout, CloseCause::Idle),
-        };
-        if timeout.is_zero() {
-            return Err(why);
-        }
-        let idle = now.checked_add(timeout).unwrap_or_else(|| now + FAR);
-        Ok(end.map_or(idle, |end| idle.min(end)))
+        self.age(standing).idle_until(now)
     }
 
-    /// When a connection is too old, which differs by up to a tenth from one to the next (spec pool 3.2).
-    fn end_of_life(&self, standing: &Standing) -> Option<Instant> {
-        let max = self.shared.limits.max_lifetime?;
-        // From 0.9 to 1.1 in 65,536 steps.
-        let draw = self.shared.draw(standing.id);
-        let life = max.checked_mul(900)? / 1000 + max.checked_mul(200)? / 1000 / 0xffff * draw;
-        standing.dialled.checked_add(life)
+    fn age<'a>(&'a self, standing: &'a Standing) -> Age<'a> {
+        Age {
+            limits: &self.shared.limits,
+            standing,
+            draw: match self.shared.limits.max_lifetime {
+                Some(_) => self.shared.draw(standing.id),
+                // Nobody asks.
+                None => 0,
+            },
+        }
     }
 
     /// Does what the machine decided, now that its lock is released.
@@ -322,9 +311,16 @@ impl Host {
         }
     }
 
-    pub(super) fn discard(&self, connection: Connection, why: CloseCause) {
+    pub(super) fn discard(&self, mut connection: Connection, why: CloseCause) {
         self.counters.closed(why);
-        drop(connection);
+        connection.say_goodbye();
+    }
+
+    /// Counts the bytes of an exchange that is over.
+    pub(super) fn count_traffic(&self, connection: &Connection) {
+        let (sent, received) = connection.traffic();
+        self.counters.sent_bytes(sent);
+        self.counters.received_bytes(received);
     }
 
     pub(super) fn evict(&self, why: CloseCause) -> bool {
@@ -349,13 +345,7 @@ impl Host {
     /// Closes a connection whose time as an idle one is over, for the reason that set the time.
     fn discard_expired(&self, mut connection: Connection, now: Instant) {
         let standing = connection.settle();
-        let why = if self.end_of_life(&standing).is_some_and(|end| end <= now) {
-            CloseCause::Lifetime
-        } else if standing.keep_alive.is_some() {
-            CloseCause::KeepAliveHint
-        } else {
-            CloseCause::Idle
-        };
+        let why = self.age(&standing).expired_by(now);
         self.discard(connection, why);
     }
 
@@ -393,9 +383,11 @@ impl Host {
     }
 
     /// Closes the idle connections of which the kernel knows that their peer has gone or spoken.
-    fn drop_dead(&self) {
+    pub(super) fn drop_dead(&self) {
         let all = self.lock().take_suspects(|_| true);
         for mut suspect in all {
+            // Where there is no readiness to look at, the look takes the reaper's place.
+            suspect.armed = false;
             match self.probe(&mut suspect.connection, Probe::Kernel) {
                 Ok(()) => self.put_back(suspect),
                 Err(why) => self.discard(suspect.connection, why),
@@ -405,6 +397,10 @@ impl Host {
 
     fn put_back(&self, suspect: Idle<Connection>) {
         let mut state = self.lock();
+        if self.shared.is_stale(suspect.connection.dialled()) {
+            drop(state);
+            return self.discard(suspect.connection, CloseCause::Stale);
+        }
         let actions = state.put_back(suspect, Instant::now());
         self.forget_served(&actions);
         drop(state);
@@ -561,12 +557,3 @@ const HEDGE: Duration = Duration::from_millis(250);
 
 /// A connection that was idle for less is trusted to the readiness flag.
 const TRUSTED: Duration = Duration::from_secs(1);
-
-/// A connection that nobody has used yet is kept for at least this long.
-const PRECONNECTED: Duration = Duration::from_secs(10);
-
-/// Stands in for a time that the clock cannot express.
-const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// A server's keep-alive hint counts up to this.
-const LONGEST_HINT: Duration = Duration::from_secs(60);

@@ -622,7 +622,8 @@ impl<C, S, E> HostPool<C, S, E> {
         self.stale = Some(now);
     }
 
-    fn is_doubtful(&self, now: Instant) -> bool {
+    /// Whether a connection of this origin has proved dead in use not long ago.
+    pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
         self.stale
             .is_some_and(|stale| now.saturating_duration_since(stale) < DOUBT)
     }

@@ -112,7 +112,7 @@ impl Lease {
     /// Hands the socket over, after it was switched to another protocol. Its permit goes along.
     pub(crate) fn into_upgraded(mut self) -> Upgraded {
         let connection = self.connection.take().expect(LENT);
-        self.count_traffic(&connection);
+        self.host.count_traffic(&connection);
         self.host.counters().closed(CloseCause::Upgraded);
         connection.into_upgraded()
     }
@@ -155,16 +155,10 @@ impl Lease {
 
     fn give_back(&mut self, now: Option<Instant>) {
         if let Some(mut connection) = self.connection.take() {
-            self.count_traffic(&connection);
+            self.host.count_traffic(&connection);
             let standing = connection.settle();
             self.host.give_back(connection, &standing, now);
         }
-    }
-
-    fn count_traffic(&self, connection: &Connection) {
-        let (sent, received) = connection.traffic();
-        self.host.counters().sent_bytes(sent);
-        self.host.counters().received_bytes(received);
     }
 }
 
@@ -181,7 +175,6 @@ impl Drop for Lease {
             _ => return self.give_back(None),
         }
         if let Some(connection) = self.connection.take() {
-            self.count_traffic(&connection);
             drain(connection, Arc::clone(&self.host));
         }
     }

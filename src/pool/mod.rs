@@ -7,6 +7,7 @@
 //! is longer than the dials that run and the limits allow; at the limit on all connections the oldest idle one of another
 //! origin makes room. Who drops the future of a checkout leaves the line, and what was served to him goes to the next.
 
+mod age;
 mod capacity;
 mod dial;
 mod drain;
@@ -25,6 +26,7 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
@@ -44,9 +46,8 @@ pub(crate) use entry::Host;
 use host::Want;
 use hosts::Hosts;
 pub(crate) use lease::{Failed, Lease};
-use line::Ticket;
 use reaper::Reapers;
-use wait::Wait;
+use wait::{Claim, Wait};
 
 /// The connections of one client. Dropping it closes what is idle and ends the dials; what is lent closes when it is done.
 pub(crate) struct Pool(Arc<Inner>);
@@ -115,8 +116,13 @@ impl Pool {
         if let Some(lease) = host.try_idle(now, careful) {
             return Ok((lease, now));
         }
+        let claim = Claim {
+            want: Want::Any,
+            careful,
+            ticket: None,
+        };
         // The wait is rare and large; boxed, it does not weigh on the future of every call.
-        let lease = Box::pin(self.wait(host, deadline, Want::Any, None, now)).await?;
+        let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
@@ -133,7 +139,11 @@ impl Pool {
         if failed.reused {
             host.saw_stale(failed.reset_by, now);
         }
-        let lease = Box::pin(self.wait(host, deadline, Want::New, failed.ticket, now)).await?;
+        let claim = Claim {
+            ticket: failed.ticket,
+            ..Claim::of_new()
+        };
+        let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
@@ -143,12 +153,11 @@ impl Pool {
         &self,
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
-        want: Want,
-        ticket: Option<Ticket>,
+        claim: Claim,
         now: Instant,
     ) -> Result<Lease> {
-        let mut wait = Wait::join(host, deadline, want, ticket, now)?;
-        if want == Want::New && host.is_full() {
+        let mut wait = Wait::join(host, deadline, claim, now)?;
+        if claim.want == Want::New && host.is_full() {
             // The connections that are idle here take up the room that a new one needs.
             host.evict(CloseCause::Evicted);
         }
@@ -163,8 +172,8 @@ impl Pool {
         ))
     }
 
-    /// Dials until `connections` are open to the target, inside the limits, without evicting or waiting in line. Answers
-    /// how many are there.
+    /// Dials until `connections` are idle, inside the limits, without evicting or waiting in line. Answers how many are. Nobody
+    /// who calls meanwhile is kept from them: each is idle as soon as it is there.
     pub(crate) async fn preconnect(
         &self,
         host: &Arc<Host>,
@@ -175,30 +184,44 @@ impl Pool {
             return Err(client_closed());
         }
         let now = Instant::now();
-        let mut leases: Vec<_> = std::iter::from_fn(|| host.try_idle(now, true))
-            .take(connections)
-            .collect();
+        host.drop_dead();
+        let idle = host.idle().min(connections);
         let mut dials = Vec::new();
-        for _ in leases.len()..connections {
-            let Ok(dial) = Wait::join(host, deadline, Want::Any, None, now) else {
-                break;
-            };
-            // Somebody in line without a dial means that a limit is reached.
-            if host.is_full() {
-                break;
-            }
-            dials.push(dial);
-        }
-        let mut failed = None;
-        for mut dial in dials {
-            match poll_fn(|cx| dial.poll(cx)).await {
-                Ok(connection) => leases.push(Lease::new(connection, Arc::clone(host), None)),
-                Err(error) => failed = Some(error),
+        for _ in idle..connections {
+            // A dial for this waiter alone: what is idle, or comes free, is there for others.
+            match host
+                .has_room()
+                .then(|| Wait::join(host, deadline, Claim::of_new(), now))
+            {
+                Some(Ok(dial)) => dials.push(dial),
+                Some(Err(_)) | None => break,
             }
         }
+        let (mut opened, mut failed) = (0, None);
+        poll_fn(|cx| {
+            dials.retain_mut(|dial| match dial.poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(outcome) => {
+                    match outcome {
+                        Ok(connection) => {
+                            opened += 1;
+                            drop(Lease::new(connection, Arc::clone(host), None));
+                        }
+                        Err(error) => failed = Some(error),
+                    }
+                    false
+                }
+            });
+            if dials.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
         match failed {
-            Some(error) if leases.is_empty() => Err(error),
-            _ => Ok(leases.len()),
+            Some(error) if idle + opened == 0 => Err(error),
+            _ => Ok(idle + opened),
         }
     }
 
@@ -210,7 +233,7 @@ impl Pool {
         self.0.reapers.ring();
     }
 
-    /// No connection that is open now, or being opened, serves a further request.
+    /// No connection that is open now serves a further request, and none that is being opened more than one.
     pub(crate) fn mark_stale(&self) {
         self.0.mark_stale();
     }
@@ -346,7 +369,7 @@ impl Inner {
     fn mark_stale(&self) {
         let mark = self.shared.made.elapsed().as_nanos();
         let mark = u64::try_from(mark).unwrap_or(u64::MAX).max(1);
-        self.shared.stale_before.store(mark, Ordering::SeqCst);
+        self.shared.stale_before.fetch_max(mark, Ordering::SeqCst);
         for host in self.all_hosts() {
             host.mark_stale();
         }
@@ -386,8 +409,8 @@ impl Shared {
     }
 
     /// A number from 0 to 65,535 for a connection, always the same one for the same.
-    fn draw(&self, connection: u64) -> u32 {
-        (self.lots.hash_one(connection) & 0xffff) as u32
+    fn draw(&self, connection: u64) -> u16 {
+        (self.lots.hash_one(connection) & 0xffff) as u16
     }
 }
 

@@ -9,7 +9,8 @@
 //! It looks at all hosts of its runtime when the bell has rung or something expires, and glances at those that have something
 //! idle and unarmed a moment after they said so.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -61,7 +62,8 @@ impl Reapers {
     /// Makes sure that a reaper will look at `host`.
     pub(super) fn watch(&self, pool: &Arc<Inner>, host: &Arc<Host>) {
         let runtime = host.runtime();
-        let mut new = false;
+        let (mut new, called_first);
+        new = false;
         let bell = {
             let mut reapers = self.lock();
             let bell = reapers.entry(runtime.id()).or_insert_with(|| {
@@ -69,11 +71,17 @@ impl Reapers {
                 Arc::default()
             });
             // Under the lock, so that a reaper which is about to go sees that it may not.
-            bell.hosts().push(Arc::downgrade(host));
+            let mut hosts = bell.hosts();
+            called_first = hosts.is_empty();
+            hosts.push(Arc::downgrade(host));
+            drop(hosts);
             Arc::clone(bell)
         };
         if !new {
-            return bell.reaper.wake();
+            if called_first {
+                bell.reaper.wake();
+            }
+            return;
         }
         let mut reaper = Reaper::new(pool, runtime.id(), bell);
         // The lock is not held while the task is made: a runtime that is ending drops it, and with it the reaper, on the spot.
@@ -143,8 +151,12 @@ impl Reaper {
                 self.unarmed.extend(called);
                 self.glance_at.get_or_insert(now + TURN);
             }
-            let rung = self.bell.rung.swap(false, Ordering::SeqCst);
-            if rung || self.look_at.is_some_and(|at| at <= now) {
+            if self.bell.rung.swap(false, Ordering::SeqCst) {
+                // Many sockets may ring one after the other; one look is for all of them.
+                let soon = now.max(self.looked_at + RING);
+                self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+            }
+            if self.look_at.is_some_and(|at| at <= now) {
                 self.look(&pool, now);
                 if self.look_at.is_none() && self.glance_at.is_none() && pool.stop_watching(self) {
                     self.ended_in_peace = true;
@@ -197,8 +209,8 @@ impl Reaper {
         for host in hosts {
             self.look_at_host(&host, now);
         }
-        // Where connections come and go there may be too many soon.
-        self.look_no_later_than(now.checked_add(pool.limits().idle_grace));
+        // Where connections come and go there may be too many soon, or none any more.
+        self.look_no_later_than(Some(now + pool.limits().idle_grace.min(LONGEST)));
     }
 
     fn look_at_host(&mut self, host: &Arc<Host>, now: Instant) {
@@ -230,11 +242,12 @@ impl Drop for Reaper {
         }
         if let Some(pool) = self.pool.upgrade() {
             pool.reapers.lock().remove(&self.runtime);
-            // The runtime has ended: its sockets can never be used again (design D7).
+            // The runtime has ended: its sockets can never be used again (design D7), and its handle keeps descriptors open.
             for host in pool.hosts_of(self.runtime) {
                 host.close_idle(CloseCause::RuntimeGone);
                 host.unwatch();
             }
+            pool.forget_unused();
         }
     }
 }
@@ -261,28 +274,41 @@ fn trim(pool: &Inner, now: Instant) -> Option<Instant> {
     let limits = pool.limits();
     let hosts = pool.all_hosts();
     let mut again = None;
-    let mut close_oldest = |host: &Host| {
-        let over = host.oldest_idle()?.checked_add(limits.idle_grace)?;
-        if over <= now {
-            return Some(host.evict(CloseCause::MaxIdle));
-        }
-        again = again.into_iter().chain([over]).min();
-        None
+    let mut is_over = |since: Instant| {
+        let over = since.checked_add(limits.idle_grace);
+        again = again
+            .into_iter()
+            .chain(over.filter(|over| *over > now))
+            .min();
+        over.is_some_and(|over| over <= now)
     };
     if let Some(max) = limits.max_idle_per_host {
         for host in &hosts {
-            while host.idle() > max && close_oldest(host) == Some(true) {}
+            while host.idle() > max
+                && host.oldest_idle().is_some_and(&mut is_over)
+                && host.evict(CloseCause::MaxIdle)
+            {}
         }
     }
     let idle: usize = hosts.iter().map(|host| host.idle()).sum();
-    for _ in limits.max_idle..idle {
-        let oldest = hosts
-            .iter()
-            .filter_map(|host| Some((host.oldest_idle()?, host)))
-            .min_by_key(|(since, _)| *since);
-        if oldest.and_then(|(_, host)| close_oldest(host)).is_none() {
+    let mut excess = idle.saturating_sub(limits.max_idle);
+    if excess == 0 {
+        return again;
+    }
+    // By the age of their oldest, so that finding the next one does not mean asking every host again.
+    let mut by_age: BinaryHeap<_> = hosts
+        .iter()
+        .enumerate()
+        .filter_map(|(at, host)| Some(Reverse((host.oldest_idle()?, at))))
+        .collect();
+    while let Some(Reverse((since, at))) = by_age.pop() {
+        let Some(host) = hosts.get(at).filter(|_| excess > 0 && is_over(since)) else {
             break;
+        };
+        if host.evict(CloseCause::MaxIdle) {
+            excess -= 1;
         }
+        by_age.extend(host.oldest_idle().map(|since| Reverse((since, at))));
     }
     again
 }
@@ -315,6 +341,12 @@ fn has_slept(wall: Duration, awake: Duration, limit: Duration) -> bool {
 
 /// How long a connection must have rested to be armed, and how soon after a call the reaper glances.
 const TURN: Duration = Duration::from_millis(50);
+
+/// Looks at everything are this far apart at least when sockets ring.
+const RING: Duration = Duration::from_millis(10);
+
+/// A look at everything comes this soon at the latest while connections come and go.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Looks at everything are at least this far apart, unless a socket rings.
 const ROUND: Duration = Duration::from_millis(100);

@@ -18,17 +18,37 @@ use super::host::{Lent, Progress, Refusal, Want};
 use super::lease::Lease;
 use super::line::{Place, Ticket};
 use crate::connection::{Connection, Timer};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, NextLimit};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::socket::Probe;
 use crate::stats::Checkout;
+
+/// What a waiter takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) want: Want,
+    /// The kernel is asked whether a kept connection still stands.
+    pub(super) careful: bool,
+    /// The place of an earlier try, which another keeps.
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl Claim {
+    /// A new connection.
+    pub(super) fn of_new() -> Self {
+        Self {
+            want: Want::New,
+            careful: false,
+            ticket: None,
+        }
+    }
+}
 
 /// A place in line, left when it is dropped.
 pub(super) struct Wait<'a> {
     host: &'a Arc<Host>,
     deadline: &'a Deadline<'a>,
     place: Place,
-    want: Want,
+    claim: Claim,
     timer: Timer,
     joined: Instant,
     /// The host's pool clock when the wait began.
@@ -40,17 +60,16 @@ impl<'a> Wait<'a> {
     pub(super) fn join(
         host: &'a Arc<Host>,
         deadline: &'a Deadline<'a>,
-        want: Want,
-        ticket: Option<Ticket>,
+        claim: Claim,
         now: Instant,
     ) -> Result<Self> {
         if host.shared().closed.load(Ordering::SeqCst) {
             return Err(client_closed());
         }
-        let ticket =
-            ticket.unwrap_or_else(|| host.shared().next_ticket.fetch_add(1, Ordering::Relaxed));
+        let next_ticket = || host.shared().next_ticket.fetch_add(1, Ordering::Relaxed);
+        let ticket = claim.ticket.unwrap_or_else(next_ticket);
         let mut state = host.lock();
-        let place = match state.enqueue(ticket, want) {
+        let place = match state.enqueue(ticket, claim.want) {
             Ok(place) => place,
             Err(Refusal::Closed) => return Err(client_closed()),
             Err(Refusal::Full) => {
@@ -65,7 +84,7 @@ impl<'a> Wait<'a> {
             host,
             deadline,
             place,
-            want,
+            claim,
             timer: Timer::default(),
             joined: now,
             undialled,
@@ -78,8 +97,12 @@ impl<'a> Wait<'a> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection>> {
         loop {
             let now = Instant::now();
-            let progress = self.host.lock().poll(self.place, cx.waker(), now);
-            let (limit, hedge_at) = match progress {
+            let (progress, doubtful) = {
+                let mut state = self.host.lock();
+                let progress = state.poll(self.place, cx.waker(), now);
+                (progress, state.is_doubtful(now))
+            };
+            let (limit, again) = match progress {
                 Progress::Served(Ok(served)) => {
                     let mut connection = lent(served);
                     // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that
@@ -88,14 +111,16 @@ impl<'a> Wait<'a> {
                         self.host.counters().checked_out(Checkout::Fresh);
                         return Poll::Ready(Ok(connection));
                     }
-                    match self.host.probe(&mut connection, Probe::Flag) {
+                    let careful = self.claim.careful || doubtful;
+                    let probe = self.host.closeness(&connection, careful, now);
+                    match self.host.probe(&mut connection, probe) {
                         Ok(()) => {
                             self.host.counters().checked_out(Checkout::Reused);
                             return Poll::Ready(Ok(connection));
                         }
                         Err(why) => {
                             // Dead already: back to the same place in line (spec pool R-Q-3).
-                            self.host.lock().enqueue_again(self.place, self.want);
+                            self.host.lock().enqueue_again(self.place, self.claim.want);
                             self.host.discard(connection, why);
                             if self.host.shared().closed.load(Ordering::SeqCst) {
                                 return Poll::Ready(Err(client_closed()));
@@ -109,31 +134,31 @@ impl<'a> Wait<'a> {
                 Progress::Waiting {
                     dialling: Some((id, started)),
                     hedge_at,
-                    ..
+                    undialled,
                 } => {
                     let phase = self.host.dials().phase(id);
                     let since = started.max(self.joined);
-                    (self.deadline.next(phase, Some(since)), hedge_at)
+                    // The dial may end for somebody else, and nobody tells the others: then the pool limit counts on.
+                    let pool = self.pool_limit(undialled, now);
+                    let again = pool.map(|pool| pool.at.max(now + LOOK_AGAIN));
+                    let again = again.into_iter().chain(hedge_at).min();
+                    (self.deadline.next(phase, Some(since)), again)
                 }
                 Progress::Waiting {
                     dialling: None,
                     undialled,
                     ..
-                } => {
-                    let waited = undialled.saturating_sub(self.undialled);
-                    let since = now.checked_sub(waited).unwrap_or(now);
-                    (self.deadline.next(Phase::Pool, Some(since)), None)
-                }
+                } => (self.pool_limit(undialled, now), None),
             };
             let limit_at = limit.as_ref().map(|limit| limit.at);
-            let Some(at) = limit_at.into_iter().chain(hedge_at).min() else {
+            let Some(at) = limit_at.into_iter().chain(again).min() else {
                 return Poll::Pending;
             };
             if self.timer.poll(cx, at).is_pending() {
                 return Poll::Pending;
             }
             let Some(limit) = limit.filter(|limit| limit.at <= at) else {
-                // The dial takes long; another may join it.
+                // Another dial may be due.
                 self.host.pump();
                 continue;
             };
@@ -143,6 +168,13 @@ impl<'a> Wait<'a> {
                 None => Err(Error::timeout(limit.expired, Sent::Nothing)),
             });
         }
+    }
+
+    /// Counts the time without a dial (ruling 4).
+    fn pool_limit(&self, undialled: Duration, now: Instant) -> Option<NextLimit> {
+        let waited = undialled.saturating_sub(self.undialled);
+        let since = now.checked_sub(waited).unwrap_or(now);
+        self.deadline.next(Phase::Pool, Some(since))
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -167,3 +199,6 @@ impl Drop for Wait<'_> {
         }
     }
 }
+
+/// How soon a waiter for whom a dial runs looks again whether one still does, once its pool limit could strike.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -83,6 +83,14 @@ impl Socket {
             .is_none_or(|tcp| matches!(look(tcp, Probe::Flag), Look::Flagged))
     }
 
+    /// Sends the close_notify of TLS, as much of it as needs no waiting (RFC 8446 section 6.1). TCP alone says goodbye when it
+    /// is closed.
+    pub(crate) fn say_goodbye(&mut self) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            tls::say_goodbye(stream);
+        }
+    }
+
     /// Whether nothing has arrived, as far as the runtime knows; `cx` then hears of what does. Costs no system call. A
     /// transport without readiness never says so.
     pub(crate) fn is_quiet(&self, cx: &mut Context<'_>) -> bool {

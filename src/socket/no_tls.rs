@@ -72,6 +72,10 @@ pub(super) fn settle(stream: &mut TlsStream, _: &mut Context<'_>) -> Result<(), 
     match stream.0 {}
 }
 
+pub(super) fn say_goodbye(stream: &mut TlsStream) {
+    match stream.0 {}
+}
+
 pub(super) fn holds_nothing(stream: &mut TlsStream) -> bool {
     match stream.0 {}
 }

@@ -4,8 +4,9 @@
 //! ALPN offers `http/1.1` only. Called by `dial` and `liveness`.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -18,6 +19,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
 use super::Socket;
@@ -255,7 +257,7 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
 pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(), CloseCause> {
     let (socket, session) = stream.get_mut();
     let mut reader = NonBlocking(socket, cx);
-    loop {
+    for _ in 0..IDLE_READS {
         match session.read_tls(&mut reader) {
             Ok(0) => return Err(CloseCause::PeerClosed),
             Ok(_) => match session.process_new_packets() {
@@ -270,6 +272,19 @@ pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(),
             Err(_) => return Err(CloseCause::PeerClosed),
         }
     }
+    // Tickets are legal, and have no end.
+    Err(CloseCause::Unsolicited)
+}
+
+/// Queues a close_notify and writes what the kernel takes at once.
+pub(super) fn say_goodbye(stream: &mut TlsStream) {
+    let (socket, session) = stream.get_mut();
+    session.send_close_notify();
+    let Some(tcp) = socket.tcp() else {
+        return;
+    };
+    // A socket that takes no more closes without; the peer has not read what came before either.
+    let _ = session.write_tls(&mut &*socket2::SockRef::from(tcp));
 }
 
 /// Whether rustls holds neither content nor a close_notify that nobody read yet.
@@ -296,7 +311,11 @@ impl Read for NonBlocking<'_, '_> {
             return (&*socket2::SockRef::from(tcp)).read(buffer);
         }
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.0).poll_read(self.1, &mut buffer) {
+        let socket = &mut *self.0;
+        // Unconstrained, because an exhausted budget looks like waiting.
+        let read = poll_fn(|cx| Pin::new(&mut *socket).poll_read(cx, &mut buffer));
+        let read = pin!(unconstrained(read)).poll(self.1);
+        match read {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -418,6 +437,9 @@ fn certificate(reason: &CertificateError, f: &mut fmt::Formatter<'_>) -> fmt::Re
         }
     })
 }
+
+/// Reads of an idle stream in one look: a session sends a few tickets, not a stream of them.
+const IDLE_READS: usize = 16;
 
 /// Bytes of a text of rustls that are shown.
 const MAX_TEXT: usize = 200;
