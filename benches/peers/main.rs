@@ -8,6 +8,7 @@ mod chart;
 mod contenders;
 mod cores;
 mod measure;
+mod median;
 mod options;
 mod report;
 mod scenario;

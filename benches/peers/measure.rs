@@ -1,4 +1,4 @@
-//! Measuring: the clocks, the rounds and the statistics drawn from them.
+//! Measuring: the clocks, the rounds and the ratios drawn from them.
 //!
 //! The machine is assumed to be noisy. Every round runs every contender once, in a changing order; what
 //! disturbs a round disturbs neighbours alike, so ratios are taken within a round, and the median over
@@ -12,6 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use crate::contenders::Contender;
+use crate::median::{Median, order};
 use crate::scenario::{Amount, Failure, Scenario, Target};
 
 /// The clocks at one moment: the wall's and this process's own, over all of its threads.
@@ -94,18 +95,6 @@ pub(crate) fn measure(
     Ok(all)
 }
 
-/// The order of a round: rotated by one each time and turned around every other time, so that nobody
-/// always runs first, nor always behind the same neighbour.
-fn order(round: usize, count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count)
-        .map(|position| (position + round) % count)
-        .collect();
-    if round % 2 == 1 {
-        order.reverse();
-    }
-    order
-}
-
 fn sample(
     contender: Contender,
     scenario: &Scenario,
@@ -164,40 +153,12 @@ fn reduced(amount: Amount) -> Amount {
     }
 }
 
-/// A median and the quartiles around it.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub(crate) struct Median {
-    /// The median.
-    pub(crate) median: f64,
-    /// The lower quartile.
-    pub(crate) lower_quartile: f64,
-    /// The upper quartile.
-    pub(crate) upper_quartile: f64,
-}
-
-impl Median {
-    /// The median of `values`; None without any.
-    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        Some(Self {
-            median: quantile(&sorted, 0.5)?,
-            lower_quartile: quantile(&sorted, 0.25)?,
-            upper_quartile: quantile(&sorted, 0.75)?,
-        })
-    }
-
-    /// The median of `of` over `to`, each ratio taken within its round.
-    pub(crate) fn of_ratios(of: &Series, to: &Series, value: fn(&Sample) -> f64) -> Option<Self> {
-        let rounds = of.samples.iter().zip(&to.samples);
-        Self::of(rounds.map(|(of, to)| value(of) / value(to)))
-    }
-}
-
-/// The value at `fraction` of the way through, between neighbours where it falls between them.
-fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
-    let position = fraction * sorted.len().checked_sub(1)? as f64;
-    let low = *sorted.get(position.floor() as usize)?;
-    let high = *sorted.get(position.ceil() as usize)?;
-    Some(low + (high - low) * position.fract())
+/// The median of `of` over `to`, each ratio taken within its round.
+pub(crate) fn median_of_ratios(
+    of: &Series,
+    to: &Series,
+    value: fn(&Sample) -> f64,
+) -> Option<Median> {
+    let rounds = of.samples.iter().zip(&to.samples);
+    Median::of(rounds.map(|(of, to)| value(of) / value(to)))
 }

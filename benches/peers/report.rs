@@ -7,7 +7,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::contenders::Contender;
-use crate::measure::{Median, Sample, Series};
+use crate::measure::{Sample, Series, median_of_ratios};
+use crate::median::Median;
 use crate::scenario::{Amount, Scenario, Work};
 
 /// How the numbers come about, in every output.
@@ -99,7 +100,7 @@ impl ScenarioReport {
 impl ContenderReport {
     fn new(series: &Series, bare: Option<&Series>, reqwest: Option<&Series>) -> Self {
         let absolute = |value: fn(&Sample) -> f64| Median::of(series.samples.iter().map(value));
-        let ratio = |to: Option<&Series>, value| Median::of_ratios(series, to?, value);
+        let ratio = |to: Option<&Series>, value| median_of_ratios(series, to?, value);
         let user = |sample: &Sample| sample.user;
         let rate = |sample: &Sample| sample.rate;
         Self {
