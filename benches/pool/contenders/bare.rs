@@ -1,36 +1,42 @@
-//! The floor: tokio sockets in a list, and no more parsing than counting bytes.
+//! The floor: tokio sockets in lists, and no more parsing than counting bytes.
 //!
 //! Not an HTTP client: it knows how long the answer of the bench's own server is. It takes part only where
 //! memory is measured, to show how much of it is the runtime's.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Uri;
+use http::uri::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Pooled;
 use crate::scenario::{BODY, Failure, answer};
 
-/// The idle sockets.
+/// The idle sockets of each origin.
 #[derive(Clone, Default)]
-pub(crate) struct Bare(Arc<Mutex<Vec<TcpStream>>>);
+pub(crate) struct Bare(Arc<Mutex<HashMap<Authority, Vec<TcpStream>>>>);
 
 /// A socket with an answer on its way.
 pub(crate) struct Answering {
     stream: TcpStream,
     received: usize,
+    origin: Authority,
     idle: Bare,
 }
 
 impl Bare {
-    fn take(&self) -> Option<TcpStream> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn idle(&self) -> MutexGuard<'_, HashMap<Authority, Vec<TcpStream>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_back(&self, stream: TcpStream) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(stream);
+    fn take(&self, origin: &Authority) -> Option<TcpStream> {
+        self.idle().get_mut(origin)?.pop()
+    }
+
+    fn give_back(&self, origin: Authority, stream: TcpStream) {
+        self.idle().entry(origin).or_default().push(stream);
     }
 }
 
@@ -39,7 +45,7 @@ impl Pooled for Bare {
 
     async fn begin(&self, uri: &Uri) -> Result<Answering, Failure> {
         let authority = uri.authority().ok_or("a URI without an authority")?;
-        let mut stream = match self.take() {
+        let mut stream = match self.take(authority) {
             Some(stream) => stream,
             None => TcpStream::connect(authority.as_str()).await?,
         };
@@ -50,6 +56,7 @@ impl Pooled for Bare {
         Ok(Answering {
             stream,
             received,
+            origin: authority.clone(),
             idle: self.clone(),
         })
     }
@@ -59,7 +66,7 @@ impl Pooled for Bare {
         while response.received < length {
             response.received += receive(&mut response.stream).await?;
         }
-        response.idle.give_back(response.stream);
+        response.idle.give_back(response.origin, response.stream);
         Ok((BODY.len() + response.received - length) as u64)
     }
 }
