@@ -1,4 +1,4 @@
-//! `cargo bench -p sockeye-benches`: Sockeye beside its peers, against a server in another process.
+//! `cargo bench -p sockeye-benches --bench peers`: Sockeye beside its peers, against a server in another process.
 //!
 //! This file starts the server, runs the scenarios and hands out the report. What is run is in
 //! `scenario.rs`, by whom in `contenders/`, how it is measured in `turn.rs` and `measure.rs`. README.md

@@ -120,7 +120,7 @@ fn positive(flag: &str, value: &str) -> Result<u32, Failure> {
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
-usage: cargo bench -p sockeye-benches -- [flags]
+usage: cargo bench -p sockeye-benches --bench peers -- [flags]
 
   --only TEXT          only scenarios whose name contains TEXT
   --contender NAME     only this contender: bare, sockeye, hyper, hyper-util, reqwest

@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Barrier;
 
 use crate::scenario::{BODY, Failure, TOGETHER, addresses, answer};
@@ -94,7 +94,9 @@ pub(crate) fn serve(count: usize) -> Result<(), Failure> {
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..count {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            let listener = socket.listen(BACKLOG)?;
             addresses.push(listener.local_addr()?.to_string());
             listeners.push(tokio::spawn(listen(listener, Arc::clone(&shared))));
         }
@@ -153,3 +155,7 @@ async fn converse(mut stream: TcpStream, shared: &Shared) -> Result<(), Failure>
 
 /// The argument that turns the bench into its server.
 pub(crate) const SERVE: &str = "serve";
+
+/// Connections that may wait to be accepted: more than a burst, or the kernel drops some and their clients wait
+/// a second before they try again.
+const BACKLOG: u32 = 4096;
