@@ -27,8 +27,9 @@
 //! # Dropping a future
 //!
 //! Dropping a call that waits for a connection leaves the line; a dial that runs goes on and serves the next call. Dropping a
-//! call whose request is on its way, or a response whose body was not read, closes that connection. Nothing leaks, and
-//! the next call works.
+//! call whose request is on its way closes that connection. A response body dropped half read is read to its end if that
+//! takes no more than [`Limits::max_drain`] and [`Limits::drain_timeout`], so that its connection can be used again; else it
+//! closes. Nothing leaks, and the next call works.
 //!
 //! # Features
 //!

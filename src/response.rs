@@ -20,7 +20,8 @@ use crate::url::Target;
 
 /// The answer to a request.
 ///
-/// Dropping it before its body was read closes the connection, unless the body had arrived completely.
+/// When it is dropped before its body was read, what is left of the body is read and thrown away if it is little and comes
+/// soon ([`Limits::max_drain`](crate::Limits), [`Limits::drain_timeout`](crate::Limits)); otherwise the connection closes.
 ///
 /// ```no_run
 /// # async fn run() -> sockeye::Result<()> {
