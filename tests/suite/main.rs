@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod conformance;
 mod exchange;
 mod interop;
 mod network;

@@ -2,5 +2,6 @@
 
 pub(crate) mod faults;
 pub(crate) mod peer;
+pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod streams;
