@@ -2,6 +2,8 @@
 
 #[doc(hidden)]
 pub mod bench;
+#[doc(hidden)]
+pub mod fuzz;
 
 use crate::client::Client;
 

@@ -10,6 +10,7 @@ mod exchange;
 mod interop;
 mod network;
 mod pool;
+mod seeds;
 mod status;
 mod support;
 mod switching;
