@@ -204,6 +204,12 @@ fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
+/// The bytes of the reply in a file.
+pub(crate) fn reply(file: &Path) -> Vec<u8> {
+    let name = file.file_stem().unwrap().to_string_lossy();
+    parse(&name, &fs::read_to_string(file).unwrap()).reply
+}
+
 fn parse(name: &str, text: &str) -> Transcript {
     let mut transcript = Transcript {
         method: "GET".to_owned(),

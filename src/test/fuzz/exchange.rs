@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 
 use super::{cuts, split};
@@ -48,12 +49,15 @@ enum Outcome {
 }
 
 fn run(choice: u8, input: &[u8], cuts: &[usize]) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .expect("a runtime in memory")
-        .block_on(calls(choice, input, cuts))
+    RUNTIME.with(|runtime| runtime.block_on(calls(choice, input, cuts)))
+}
+
+thread_local! {
+    /// To make one costs more than a call.
+    static RUNTIME: Runtime = Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime in memory");
 }
 
 async fn calls(choice: u8, input: &[u8], cuts: &[usize]) -> Outcome {
