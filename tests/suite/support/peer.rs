@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sockeye::test::{at_rest, check};
 use sockeye::{BoxFuture, Client, ClientBuilder, Connect, Route, Socket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
@@ -156,7 +156,7 @@ impl World {
         let (ours, theirs) = duplex(state.buffer);
         state.accepts += 1;
         let connection = PeerConnection {
-            io: theirs,
+            io: Box::new(theirs),
             read: Vec::new(),
             host: host.to_owned(),
         };
@@ -193,12 +193,16 @@ impl Connect for World {
 
 /// The peer's end of a connection. Dropping it closes it.
 pub(crate) struct PeerConnection {
-    io: DuplexStream,
+    io: Box<dyn Stream>,
     /// Bytes that were read and not asked for yet.
     read: Vec<u8>,
     /// The host that was dialled.
     pub(crate) host: String,
 }
+
+/// Memory, or TLS over it.
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// A request as it came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -239,6 +243,22 @@ impl Request {
 }
 
 impl PeerConnection {
+    /// Shakes hands as the server of a TLS connection; `None` if the client does not.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn secure(
+        self,
+        config: Arc<tokio_rustls::rustls::ServerConfig>,
+    ) -> Option<Self> {
+        let tls = tokio_rustls::TlsAcceptor::from(config)
+            .accept(self.io)
+            .await;
+        Some(Self {
+            io: Box::new(tls.ok()?),
+            read: self.read,
+            host: self.host,
+        })
+    }
+
     /// Reads a whole request, its body by its framing. Panics if the connection ends before one has begun.
     pub(crate) async fn read_request(&mut self) -> Request {
         self.next_request().await.expect("a request")

@@ -99,6 +99,35 @@ impl Stream for Pieces {
     }
 }
 
+/// A stream of pieces that has something to give only every other time that it is asked.
+pub(crate) struct Hesitant {
+    pieces: Pieces,
+    hesitates: bool,
+}
+
+impl Hesitant {
+    /// So many pieces of so many bytes.
+    pub(crate) fn new(count: usize, size: usize) -> Self {
+        Self {
+            pieces: Pieces::new(count, size).0,
+            hesitates: true,
+        }
+    }
+}
+
+impl Stream for Hesitant {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.hesitates = !self.hesitates;
+        if !self.hesitates {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.pieces).poll_next(cx)
+    }
+}
+
 /// Polls `future` at most `polls` times, as its wakers ask, and drops it then. `None` if it was not ready by that time.
 pub(crate) async fn within_polls<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
