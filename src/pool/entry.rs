@@ -26,7 +26,7 @@ use crate::config::{Limits, Liveness};
 use crate::connection::{Connection, Standing};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::{Probe, Route};
-use crate::stats::{AlpnEvent, Checkout, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
+use crate::stats::{AlpnEvent, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
 use crate::url::{Origin, Target};
 
 /// The machine, as it is used here. TLS offers `http/1.1` alone so far, so no session ever comes about.
@@ -179,10 +179,7 @@ impl Host {
             let mut connection = lent(candidate.lent);
             let probe = self.closeness(&connection, careful, now);
             match self.probe(&mut connection, probe) {
-                Ok(()) => {
-                    self.counters.checked_out(Checkout::Reused);
-                    return Some(Lease::new(connection, Arc::clone(self), None));
-                }
+                Ok(()) => return Some(Lease::new(connection, Arc::clone(self), None)),
                 Err(why) => self.discard(connection, why),
             }
         }

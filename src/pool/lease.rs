@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
 use crate::socket::{ConnectionInfo, Upgraded};
-use crate::stats::{CloseCause, DrainOutcome};
+use crate::stats::{Checkout, CloseCause, DrainOutcome};
 
 /// A connection that one caller uses.
 pub(crate) struct Lease {
@@ -81,6 +82,15 @@ impl Lease {
 
     pub(crate) fn is_reused(&self) -> bool {
         self.connection.as_ref().expect(LENT).is_reused()
+    }
+
+    /// An attempt has got this connection.
+    pub(super) fn count_checkout(&self) {
+        self.host.counters().checked_out(if self.is_reused() {
+            Checkout::Reused
+        } else {
+            Checkout::Fresh
+        });
     }
 
     /// Sends a request and waits for the head of its final response. Dropping the future closes the connection, unless
@@ -164,10 +174,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let max_drain = self.host.shared().limits.max_drain;
+        let shared = self.host.shared();
+        let max_drain = shared.limits.max_drain;
         match &self.connection {
             Some(connection) if connection.is_in_body() => {
-                if max_drain == 0 || !connection.can_discard(max_drain) {
+                // Of a client that was closed nothing is used again, so nothing is worth a read.
+                let closed = shared.closed.load(Ordering::SeqCst);
+                if closed || max_drain == 0 || !connection.can_discard(max_drain) {
                     self.host.counters().drained(DrainOutcome::GaveUp);
                     return self.give_back(None);
                 }

@@ -114,6 +114,7 @@ impl Pool {
         now: Instant,
     ) -> Result<(Lease, Instant)> {
         if let Some(lease) = host.try_idle(now, careful) {
+            lease.count_checkout();
             return Ok((lease, now));
         }
         let claim = Claim {
@@ -123,6 +124,7 @@ impl Pool {
         };
         // The wait is rare and large; boxed, it does not weigh on the future of every call.
         let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
+        lease.count_checkout();
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
@@ -144,6 +146,7 @@ impl Pool {
             ..Claim::of_new()
         };
         let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
+        lease.count_checkout();
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))

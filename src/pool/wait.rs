@@ -20,7 +20,6 @@ use super::line::{Place, Ticket};
 use crate::connection::{Connection, Timer};
 use crate::deadline::{Deadline, NextLimit};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::stats::Checkout;
 
 /// What a waiter takes.
 #[derive(Clone, Copy, Debug)]
@@ -108,16 +107,12 @@ impl<'a> Wait<'a> {
                     // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that
                     // accepts and closes could keep the waiter dialling for ever.
                     if !connection.is_reused() {
-                        self.host.counters().checked_out(Checkout::Fresh);
                         return Poll::Ready(Ok(connection));
                     }
                     let careful = self.claim.careful || doubtful;
                     let probe = self.host.closeness(&connection, careful, now);
                     match self.host.probe(&mut connection, probe) {
-                        Ok(()) => {
-                            self.host.counters().checked_out(Checkout::Reused);
-                            return Poll::Ready(Ok(connection));
-                        }
+                        Ok(()) => return Poll::Ready(Ok(connection)),
                         Err(why) => {
                             // Dead already: back to the same place in line (spec pool R-Q-3).
                             self.host.lock().enqueue_again(self.place, self.claim.want);
