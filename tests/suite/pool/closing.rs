@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use sockeye::ErrorKind;
 use sockeye::stats::CloseCause;
-use tokio::time::{Instant, sleep};
+use sockeye::{Body, Client, ErrorKind};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{SECOND, URL, at_most, get, held, limited, streaming, text};
+use super::{MILLI, SECOND, URL, at_most, get, held, limited, streaming, text};
 use crate::support::peer::{Dial, World, let_others_run, ok, settle, until};
-use crate::support::streams::within_polls;
+use crate::support::streams::{fed, within_polls};
 
 /// Closing fails those who wait and those who come; the call that runs finishes.
 #[tokio::test(start_paused = true)]
@@ -203,4 +203,143 @@ async fn close_idle_closes_what_is_idle_only() {
     busy.write(ok("again")).await;
     assert!(again.await.unwrap().unwrap().reused());
     settle(&client, &world).await;
+}
+
+/// 37, all at once: calls in line, a dial, an idle connection, two that are lent, a drain; and two who close. Those who wait
+/// fail, those who are served finish, both closes come to the same end, and no socket is left.
+#[tokio::test(start_paused = true)]
+async fn t37_close_drains_everything() {
+    let world = World::new();
+    let client = limited(&world, at_most(5));
+    let (idle_call, mut idle) = held(&client, &world).await;
+    let (first, mut one) = held(&client, &world).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    let (second, mut two) = streaming(&world, &client, head).await;
+    let (dropped, mut draining) = streaming(&world, &client, head).await;
+    world.always(Dial::Hang);
+    let dialled_for = get(&client, "http://other.test/");
+    let_others_run().await;
+    idle.write(ok("")).await;
+    idle_call.await.unwrap().unwrap();
+    drop(dropped);
+    // Five are open or being opened, so that these have to wait; the idle one makes room for the first of them.
+    let waiting: Vec<_> = ["b", "c", "d"]
+        .map(|host| get(&client, &format!("http://{host}.test/")))
+        .into();
+    let_others_run().await;
+    idle.closed().await;
+    let total = client.stats().total;
+    assert_eq!(
+        (total.connections_active, total.connections_draining),
+        (3, 1)
+    );
+    assert_eq!(
+        (total.connections_connecting, total.requests_pending),
+        (2, 4)
+    );
+
+    let close = |client: &Client| {
+        let client = client.clone();
+        tokio::spawn(async move { client.close(SECOND).await })
+    };
+    let closing = [close(&client), close(&client)];
+    // A third goes away; that changes nothing.
+    assert!(within_polls(1, client.close(SECOND)).await.is_none());
+    let_others_run().await;
+    for call in waiting.into_iter().chain([dialled_for]) {
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ClientClosed, "{error}");
+    }
+    draining.closed().await;
+    let total = client.stats().total;
+    assert_eq!(
+        (total.connections_active, total.connections_connecting),
+        (2, 0)
+    );
+    assert!(closing.iter().all(|close| !close.is_finished()));
+    sleep(500 * MILLI).await;
+    one.write(ok("one")).await;
+    assert_eq!(text(first.await.unwrap()).await, "one");
+    one.closed().await;
+    two.write(" whole").await;
+    assert_eq!(second.bytes().await.unwrap(), "half whole");
+    two.closed().await;
+    let started = Instant::now();
+    for close in closing {
+        assert_eq!(close.await.unwrap().cut, 0);
+    }
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    assert_eq!(world.open(), 0);
+    let total = client.stats().total;
+    let closed = total.connections_closed;
+    assert_eq!(closed.total(), total.connections_opened, "{closed:?}");
+    assert_eq!(closed.get(CloseCause::PoolClosed), 2, "{closed:?}");
+    assert_eq!(closed.get(CloseCause::DrainGaveUp), 1, "{closed:?}");
+    assert_eq!(closed.get(CloseCause::Evicted), 1, "{closed:?}");
+    settle(&client, &world).await;
+}
+
+/// 37, R-LIFE-4: a close that is given up leaves the client closed and cuts nothing; a later one goes on with it.
+#[tokio::test(start_paused = true)]
+async fn t37_close_can_be_given_up_and_taken_up_again() {
+    let world = World::new();
+    let client = world.client();
+    let (call, mut connection) = held(&client, &world).await;
+    let gave_up = timeout(SECOND, client.close(5 * SECOND)).await;
+    assert!(gave_up.is_err());
+    sleep(6 * SECOND).await;
+    assert!(
+        !call.is_finished(),
+        "nothing is cut by a close that was given up"
+    );
+    let error = client.get(URL).send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientClosed);
+    let again = tokio::spawn({
+        let client = client.clone();
+        async move { client.close(SECOND).await }
+    });
+    let_others_run().await;
+    assert!(!again.is_finished());
+    connection.write(ok("late")).await;
+    assert_eq!(text(call.await.unwrap()).await, "late");
+    let closed = again.await.unwrap();
+    assert_eq!((closed.finished, closed.cut), (1, 0));
+    connection.closed().await;
+    settle(&client, &world).await;
+}
+
+/// 38, R-LIFE-5: whatever still uses a connection when the last client goes comes to its end, and then nothing is left:
+/// neither a call that waits for its head, nor one that uploads, nor a body that is dropped half read.
+#[tokio::test(start_paused = true)]
+async fn t38_drop_client_keep_calls() {
+    let world = World::new();
+    let client = world.client();
+    let (mut call, mut connection) = held(&client, &world).await;
+    let (feed, body) = fed();
+    let upload = tokio::spawn(client.put(URL).body(Body::stream(body)).send());
+    let mut uploading = world.accept().await;
+    feed.give("begun");
+    uploading.read_head().await.unwrap();
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    let (dropped, mut draining) = streaming(&world, &client, head).await;
+    drop(client);
+    let_others_run().await;
+    assert!(within_polls(1, &mut call).await.is_none());
+    drop(dropped);
+    draining.closed().await;
+    connection.write(ok("head")).await;
+    assert_eq!(text(call.await.unwrap()).await, "head");
+    connection.closed().await;
+    feed.give("ended");
+    drop(feed);
+    for piece in ["begun", "ended", ""] {
+        assert_eq!(uploading.read_chunk().await.unwrap(), piece.as_bytes());
+    }
+    uploading.write(ok("taken")).await;
+    assert_eq!(text(upload.await.unwrap()).await, "taken");
+    uploading.closed().await;
+    assert_eq!(world.open(), 0);
+    sleep(SECOND).await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    assert_eq!(metrics.num_alive_tasks(), 0, "a task is left");
 }

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sockeye::stats::CloseCause;
+use sockeye::stats::{Checkout, CloseCause};
 use sockeye::test::check;
-use sockeye::{ErrorKind, Limits, Phase, Timeouts};
-use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, advance, sleep};
+use sockeye::{ErrorKind, Limits, Phase, Response, Result, Timeouts};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use super::{MILLI, SECOND, URL, at_most, get, held, limited, serve_after, text};
-use crate::support::peer::{World, let_others_run, ok, reply, settle};
-use crate::support::streams::within_polls;
+use crate::support::peer::{PeerConnection, World, let_others_run, ok, reply, settle};
+use crate::support::streams::{Random, within_polls};
 
 /// 5: never more than the limit, and first come, first served.
 #[tokio::test(start_paused = true)]
@@ -101,52 +101,151 @@ async fn t07_pool_timeout_no_leak() {
     settle(&client, &world).await;
 }
 
-/// 8: a release exactly at the deadline gives the connection or the timeout, never both, never neither.
+/// When the connection comes free in a round of scenario 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freed {
+    /// A millisecond before the limit, and the waiter is not polled until the limit is reached.
+    JustBefore,
+    /// At the limit, before the waiter is polled.
+    BeforeThePoll,
+    /// At the limit, after the waiter was polled.
+    AfterThePoll,
+    /// By a task that wakes at the limit, as the waiter's does; which was started first.
+    ByATask { first: bool },
+}
+
+/// 8, R-LIM-2: a connection that comes free exactly at the limit goes to the waiter or the waiter times out: never both, never
+/// neither; and what was delivered by then wins. Thousands of rounds on one connection, which is never lost.
 #[tokio::test(start_paused = true)]
 async fn t08_timeout_against_delivery() {
     let world = World::new();
-    let timeouts = Timeouts::default().with_pool(Some(SECOND));
     let client = world
         .builder()
         .limits(at_most(1))
-        .timeouts(timeouts)
+        .timeouts(Timeouts::default().with_pool(Some(SECOND)))
         .build()
         .unwrap();
-    let (mut served, mut timed_out) = (0, 0);
-    for round in 0..100_u32 {
-        let (call, mut connection) = {
-            let call = get(&client, "http://peer.test/held");
-            let mut connection = world.accept().await;
-            connection.read_request().await;
-            (call, connection)
+    let mut random = Random::new(8);
+    let (call, mut connection) = held(&client, &world).await;
+    connection.write(ok("")).await;
+    call.await.unwrap().unwrap();
+    let (mut served, mut timed_out, mut raced) = (0, 0, [0, 0]);
+    for round in 0..5000_u32 {
+        let holding = get(&client, "http://peer.test/holds");
+        connection.read_request().await;
+        connection
+            .write("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n")
+            .await;
+        let mut holding = holding.await.unwrap().unwrap();
+        connection.write("x").await;
+        // The connection comes free in the very poll that yields the byte.
+        let release = async move { holding.chunk().await.unwrap().unwrap() };
+        let mut waiter = Box::pin(client.get("http://peer.test/waits").send());
+        let freed = match random.below(5) {
+            0 => Freed::JustBefore,
+            1 => Freed::BeforeThePoll,
+            2 => Freed::AfterThePoll,
+            more => Freed::ByATask { first: more == 3 },
         };
-        let waiter = get(&client, "http://peer.test/waits");
-        let_others_run().await;
-        advance(SECOND - 2 * MILLI + MILLI * (round % 5)).await;
-        connection.write(ok("held")).await;
-        let peer = tokio::spawn(async move {
-            if connection.next_request().await.is_some() {
-                connection.write(ok("waits")).await;
+        let outcome = if let Freed::ByATask { first } = freed {
+            let at = Instant::now() + SECOND;
+            let release = async move {
+                sleep_until(at).await;
+                release.await
+            };
+            let (waiter, releasing) = if first {
+                let releasing = tokio::spawn(release);
+                let_others_run().await;
+                (tokio::spawn(waiter), releasing)
+            } else {
+                let waiter = tokio::spawn(waiter);
+                let_others_run().await;
+                (waiter, tokio::spawn(release))
+            };
+            let outcome = answered_or_not(waiter, &mut connection).await;
+            raced[usize::from(outcome.is_ok())] += 1;
+            assert_eq!(releasing.await.unwrap(), "x");
+            outcome
+        } else {
+            assert!(
+                within_polls(1, &mut waiter).await.is_none(),
+                "it has to wait"
+            );
+            match freed {
+                Freed::JustBefore => {
+                    advance(SECOND - MILLI).await;
+                    release.await;
+                    advance(MILLI).await;
+                }
+                Freed::BeforeThePoll => {
+                    advance(SECOND).await;
+                    release.await;
+                }
+                _ => {
+                    advance(SECOND).await;
+                    let early = within_polls(1, &mut waiter).await;
+                    let error = early.expect("the limit is reached").unwrap_err();
+                    assert_eq!(error.phase(), Some(Phase::Pool), "{error}");
+                    release.await;
+                    timed_out += 1;
+                    continue;
+                }
             }
-        });
-        assert_eq!(text(call.await.unwrap()).await, "held");
-        match waiter.await.unwrap() {
-            Ok(response) => {
-                assert_eq!(response.text().await.unwrap(), "waits");
+            let outcome = answered_or_not(tokio::spawn(waiter), &mut connection).await;
+            assert!(
+                outcome.is_ok(),
+                "round {round}, {freed:?}: delivered, and lost"
+            );
+            outcome
+        };
+        match outcome {
+            Ok(answer) => {
+                assert_eq!(answer, "waits");
                 served += 1;
             }
             Err(error) => {
-                assert_eq!(error.phase(), Some(Phase::Pool));
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(error.phase(), Some(Phase::Pool), "{error}");
                 timed_out += 1;
             }
         }
-        settle(&client, &world).await;
-        client.close_idle();
-        peer.await.unwrap();
-        settle(&client, &world).await;
+        let total = client.stats().total;
+        assert_eq!(
+            (
+                total.connections_idle,
+                total.connections_active,
+                total.requests_pending
+            ),
+            (1, 0, 0),
+            "round {round}, {freed:?}"
+        );
     }
-    assert!(served > 0 && timed_out > 0, "{served} and {timed_out}");
-    assert_eq!(world.accepts(), 100);
+    assert!(
+        raced[0] > 0 && raced[1] > 0,
+        "the race went one way only: {raced:?}"
+    );
+    let total = client.stats().total;
+    assert_eq!((served + timed_out, world.accepts()), (5000, 1));
+    assert_eq!(total.timeouts.get(Phase::Pool), timed_out);
+    assert_eq!(total.checkouts.get(Checkout::Reused), 5000 + served);
+    settle(&client, &world).await;
+}
+
+/// What a call gets that is answered if it reaches the peer.
+async fn answered_or_not(
+    call: JoinHandle<Result<Response>>,
+    connection: &mut PeerConnection,
+) -> Result<String> {
+    let mut call = call;
+    tokio::select! {
+        biased;
+        outcome = &mut call => outcome.unwrap().map(|_| panic!("nobody has answered")),
+        request = connection.read_request() => {
+            assert_eq!(request.target(), "/waits");
+            connection.write(ok("waits")).await;
+            call.await.unwrap()?.text().await
+        }
+    }
 }
 
 /// 9: who leaves the line is passed over.
