@@ -1,7 +1,7 @@
 //! Plain TCP on real sockets: what the kernel, the runtime and a peer that closes do to a pooled connection.
 //!
-//! Scenarios of the pool's specification by number: 17, 18, 19, 20, 21, 25 and 39. What needs no socket is tested in
-//! memory elsewhere.
+//! Scenarios of the pool's specification by number: 17, 18, 19, 20, 21 and 25. More of them are in `liveness.rs`, `tls.rs`
+//! and `runtimes.rs`; what needs no socket is tested in memory in `pool`.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -16,10 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use sockeye::stats::CloseCause;
-use sockeye::test::{at_rest, check};
+use sockeye::stats::{CloseCause, ProbeOutcome};
+use sockeye::test::at_rest;
 use sockeye::{Body, Client, Error, ErrorKind, Limits, Method, Phase, Response, Result, Sent};
-use tokio::runtime::{Builder, Runtime};
 
 use crate::support::server::{Action, Peer, Server, honest, response, take_notice, until, within};
 
@@ -211,7 +210,7 @@ async fn a_name_without_an_address_is_a_resolve_error() {
 
 /// Scenario 17, seen by the next request.
 #[tokio::test]
-async fn a_connection_that_was_closed_while_idle_is_replaced() {
+async fn t17_closed_while_idle_is_replaced() {
     within(async {
         let server = Server::plain(honest);
         let client = client();
@@ -240,26 +239,9 @@ async fn a_connection_that_was_closed_while_idle_is_replaced() {
     .await;
 }
 
-/// Scenario 17, without a next request.
-#[tokio::test]
-async fn a_connection_that_was_closed_while_idle_is_let_go() {
-    within(async {
-        let server = Server::plain(honest);
-        let client = client();
-        get(&client, &server, "/").await;
-        server.order(&Action::Close);
-        until("nothing is idle", || {
-            client.stats().total.connections_idle == 0
-        })
-        .await;
-        at_rest(&client);
-    })
-    .await;
-}
-
 /// Scenario 18: the runtime had no turn to take notice of the end, so only the kernel knows.
 #[tokio::test]
-async fn an_end_that_the_runtime_has_not_seen_is_found_before_a_post() {
+async fn t18_fin_unseen_by_the_runtime() {
     within(async {
         let server = Server::plain(honest);
         let client = client();
@@ -272,6 +254,10 @@ async fn an_end_that_the_runtime_has_not_seen_is_found_before_a_post() {
         assert_eq!(response.text().await.unwrap(), "POST /after once");
         assert_eq!(server.requests(), ["GET /before", "POST /after"]);
         assert_eq!(server.accepted(), 2);
+        let total = client.stats().total;
+        assert_eq!(total.probes.get(ProbeOutcome::KernelDead), 1);
+        assert_eq!(total.connections_closed.get(CloseCause::PeerClosed), 1);
+        assert_eq!(total.retries, 0);
         at_rest(&client);
     })
     .await;
@@ -313,7 +299,7 @@ fn stale(method: Method, expected: Result<u32, ErrorKind>) -> Stale {
 
 /// Scenario 19: what is sent again when a server closes on the first byte of a request, and what is not.
 #[tokio::test]
-async fn the_matrix_of_the_stale_race() {
+async fn t19_matrix_of_the_stale_race() {
     let bytes: Option<fn() -> Body> = Some(|| Body::from("payload"));
     let stream: Option<fn() -> Body> = Some(|| Body::stream(Pieces::new(["pay", "load"])));
     let rows = [
@@ -458,7 +444,7 @@ const TIMED_OUT: &[u8] =
 
 /// Scenario 20: what comes while nobody asked is no answer to what is asked next.
 #[tokio::test]
-async fn bytes_on_an_idle_connection_close_it() {
+async fn t20_bytes_on_an_idle_connection_close_it() {
     for junk in [FORGED, TIMED_OUT, b"\r\n"] {
         for method in [Method::GET, Method::POST] {
             within(async {
@@ -502,7 +488,7 @@ async fn bytes_on_an_idle_connection_are_counted_as_what_they_are() {
 
 /// Scenario 20, where the runtime had no turn: a POST may not be lost to a server that had closed, so the kernel is asked.
 #[tokio::test]
-async fn bytes_that_the_runtime_has_not_seen_are_found_before_a_post() {
+async fn t20_bytes_unseen_by_the_runtime() {
     within(async {
         let server = Server::plain(honest);
         let client = client();
@@ -520,7 +506,7 @@ async fn bytes_that_the_runtime_has_not_seen_are_found_before_a_post() {
 
 /// Scenario 20, in one segment with the response before: small, chunked, without a body, and larger than any read.
 #[tokio::test]
-async fn bytes_behind_a_response_close_the_connection() {
+async fn t20_bytes_behind_a_response_close_the_connection() {
     let large = response(&[b'x'; 100_000]);
     let honest_responses: [&[u8]; 4] = [
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -566,7 +552,7 @@ async fn bytes_behind_a_response_close_the_connection() {
 /// Scenario 21: a body that ends exactly where a read ends leaves the readiness flag set, and the connection is alive all
 /// the same.
 #[tokio::test]
-async fn a_response_that_fills_a_read_exactly_leaves_its_connection_alive() {
+async fn t21_a_response_that_fills_a_read_exactly() {
     within(async {
         let server = Server::plain(|mut peer: Peer| async move {
             while let Some(request) = peer.request().await {
@@ -608,7 +594,7 @@ async fn a_response_that_fills_a_read_exactly_leaves_its_connection_alive() {
 
 /// Scenario 25: a task that has used up its budget is told that nothing is ready, dead connections included.
 #[tokio::test]
-async fn a_task_without_budget_is_not_lent_a_dead_connection() {
+async fn t25_a_task_without_budget_is_not_lent_a_dead_connection() {
     within(async {
         let server = Server::plain(honest);
         let client = client();
@@ -633,7 +619,7 @@ async fn a_task_without_budget_is_not_lent_a_dead_connection() {
 
 /// Scenario 25, the other way round: a task without budget may still use what is alive.
 #[tokio::test]
-async fn a_task_without_budget_is_lent_a_live_connection() {
+async fn t25_a_task_without_budget_is_lent_a_live_connection() {
     within(async {
         let server = Server::plain(honest);
         let client = client();
@@ -648,98 +634,6 @@ async fn a_task_without_budget_is_lent_a_live_connection() {
         at_rest(&client);
     })
     .await;
-}
-
-/// The ids of the connections that some calls came over; all of them run at once, on connections as they are free.
-async fn connections_of(client: &Client, server: &Server) -> HashSet<u64> {
-    let mut tasks = tokio::task::JoinSet::new();
-    for call in 0..4 {
-        let path = format!("/{call}");
-        let request = client.get(server.url(&path));
-        tasks.spawn(async move {
-            let response = request.send().await.unwrap();
-            let id = response.connection().id;
-            assert_eq!(response.text().await.unwrap(), format!("GET {path} "));
-            id
-        });
-    }
-    tasks.join_all().await.into_iter().collect()
-}
-
-/// A runtime, and the connections that were ever used on it.
-struct User {
-    runtime: Runtime,
-    used: HashSet<u64>,
-}
-
-impl User {
-    fn new(mut builder: Builder) -> Self {
-        Self {
-            runtime: builder.enable_all().build().unwrap(),
-            used: HashSet::new(),
-        }
-    }
-
-    /// Makes some calls; answers whether a connection of before was among theirs.
-    fn call(&mut self, client: &Client, server: &Server) -> bool {
-        let used = self
-            .runtime
-            .block_on(within(connections_of(client, server)));
-        let again = !used.is_disjoint(&self.used);
-        self.used.extend(used);
-        again
-    }
-}
-
-/// Scenario 39: a socket belongs to the runtime that made it.
-#[test]
-fn two_runtimes_share_a_client_but_no_connection() {
-    let server = Server::plain(honest);
-    let client = client();
-    let mut threaded = User::new(Builder::new_multi_thread());
-    let mut single = User::new(Builder::new_current_thread());
-    assert!(!threaded.call(&client, &server));
-    assert!(!single.call(&client, &server));
-    for _ in 0..3 {
-        assert!(threaded.call(&client, &server));
-        assert!(single.call(&client, &server));
-    }
-    assert!(single.used.is_disjoint(&threaded.used));
-    check(&client);
-
-    // One runtime ends with connections idle; the other does not notice.
-    drop(threaded.runtime);
-    assert!(single.call(&client, &server));
-    // The id of a runtime may be given to another one after its end, but never its sockets.
-    let mut third = User::new(Builder::new_current_thread());
-    assert!(!third.call(&client, &server));
-    assert!(third.used.is_disjoint(&threaded.used));
-    assert!(third.used.is_disjoint(&single.used));
-    drop(third.runtime);
-    assert!(single.call(&client, &server));
-    drop(client);
-    let all_closed = until("all sockets are closed", || server.open() == 0);
-    single.runtime.block_on(within(all_closed));
-}
-
-/// Scenario 39: the sockets of a runtime that has ended are closed, and their permits with them.
-#[test]
-fn connections_end_with_their_runtime() {
-    let server = Server::plain(honest);
-    let client = client();
-    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    let (first, second) = (runtime(), runtime());
-    let of_first = first.block_on(within(connections_of(&client, &server)));
-    drop(first);
-    second.block_on(within(async {
-        get(&client, &server, "/").await;
-        until("the sockets of the first are closed", || server.open() == 1).await;
-        let total = client.stats().total;
-        assert_eq!(total.connections_idle, 1);
-        let gone = u64::try_from(of_first.len()).unwrap();
-        assert_eq!(total.connections_closed.get(CloseCause::RuntimeGone), gone);
-    }));
-    at_rest(&client);
 }
 
 /// 2,000 calls of eight tasks over at most four connections.

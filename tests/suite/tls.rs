@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye::stats::CloseCause;
+use sockeye::stats::{CloseCause, ProbeOutcome};
 use sockeye::test::at_rest;
 use sockeye::{
     BoxFuture, Client, Connect, Error, ErrorKind, Limits, Method, Phase, Route, Sent, Socket,
@@ -430,7 +430,7 @@ async fn a_second_connection_resumes_the_session() {
 
 /// Scenario 22: session tickets arrive while nobody asked for anything, and are legal.
 #[tokio::test]
-async fn tickets_on_an_idle_connection_leave_it_alive() {
+async fn t22_tickets_on_an_idle_connection() {
     within(async {
         let (authority, config) = local();
         let server = Server::tls(config, honest);
@@ -443,7 +443,9 @@ async fn tickets_on_an_idle_connection_leave_it_alive() {
             let text = request.send().await.unwrap().text().await.unwrap();
             assert_eq!(text, format!("{method} / "));
         }
-        assert_eq!(client.stats().total.connections_closed.total(), 0);
+        let total = client.stats().total;
+        assert_eq!(total.connections_closed.total(), 0);
+        assert!(total.probes.get(ProbeOutcome::SettledAlive) > 0);
         assert_eq!(server.accepted(), 1);
         at_rest(&client);
     })
@@ -452,7 +454,7 @@ async fn tickets_on_an_idle_connection_leave_it_alive() {
 
 /// Scenario 22, where the runtime had no turn: the tickets are found by the look at the kernel.
 #[tokio::test]
-async fn tickets_that_the_runtime_has_not_seen_leave_the_connection_alive() {
+async fn t22_tickets_unseen_by_the_runtime() {
     within(async {
         let (authority, config) = local();
         let server = Server::tls(config, honest);
@@ -461,6 +463,8 @@ async fn tickets_that_the_runtime_has_not_seen_leave_the_connection_alive() {
         server.shook_hands();
         let response = client.post(server.url("/")).body("x").send().await.unwrap();
         assert_eq!(response.text().await.unwrap(), "POST / x");
+        let probes = client.stats().total.probes;
+        assert!(probes.get(ProbeOutcome::SettledAlive) > 0, "{probes:?}");
         assert_eq!(server.accepted(), 1);
         at_rest(&client);
     })
@@ -469,7 +473,7 @@ async fn tickets_that_the_runtime_has_not_seen_leave_the_connection_alive() {
 
 /// Scenario 18 over TLS, with and without close_notify: only the kernel knows of the end.
 #[tokio::test]
-async fn an_end_that_the_runtime_has_not_seen_is_found_before_a_post() {
+async fn t18_an_end_unseen_by_the_runtime() {
     for end in [Action::Close, Action::Cut] {
         within(async {
             let (authority, config) = local();
@@ -521,7 +525,7 @@ async fn a_connection_that_ended_or_spoke_while_idle_is_replaced() {
 
 /// Scenario 23: the end of the stream is in rustls already when the body is complete, and the TCP connection stays open.
 #[tokio::test]
-async fn a_body_with_close_notify_behind_it_is_not_pooled() {
+async fn t23_close_notify_in_one_segment_with_the_body() {
     let small = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned();
     let large = format!(
         "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{}",

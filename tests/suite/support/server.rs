@@ -183,6 +183,11 @@ impl Server {
         self.arrived("the end of the stream", |socket| socket.state == CLOSE_WAIT);
     }
 
+    /// How many of the client's sockets are not closed, in CLOSE_WAIT or otherwise; `None` where the system does not tell.
+    pub(crate) fn client_sockets(&self) -> Option<usize> {
+        client_sockets(self.address).map(|sockets| sockets.len())
+    }
+
     /// Blocks until each of the client's sockets holds bytes that nobody has read.
     pub(crate) fn bytes_arrived(&self) {
         self.arrived("bytes", |socket| socket.unread > 0);
@@ -425,6 +430,12 @@ impl Peer {
     /// Sends a status of 200 with this body.
     pub(crate) async fn answer(&mut self, body: impl AsRef<[u8]>) {
         self.send(response(body.as_ref())).await;
+    }
+
+    /// Ends the server's direction, and waits for the client to end the other.
+    pub(crate) async fn finish(&mut self) {
+        obey(&mut self.stream, &Action::Close).await;
+        self.end().await;
     }
 
     /// Closes as the protocol wants it.
