@@ -28,8 +28,8 @@ pub(super) struct Upload {
     /// Where further pieces come from.
     source: Option<Body>,
     polled: bool,
-    /// A body that was given up before any of it was asked for.
-    unpolled: Option<Body>,
+    /// Nothing more is asked for. A source of which nothing was asked for stays, to be sent another time.
+    stopped: bool,
     encoder: BodyEncoder,
     /// Fields to send behind the last chunk.
     trailers: Option<Box<HeaderMap>>,
@@ -70,7 +70,7 @@ impl Upload {
             suffix: b"",
             source: None,
             polled: false,
-            unpolled: None,
+            stopped: false,
             encoder: BodyEncoder::Length(0),
             trailers: None,
             held: false,
@@ -96,7 +96,8 @@ impl Upload {
         let mut encoded = encode(&mut self.out, head, defaults, length)?;
         self.written = 0;
         self.polled = false;
-        self.unpolled = None;
+        self.stopped = false;
+        self.source = None;
         self.trailers = None;
         self.held = encoded.expects_continue;
         self.flushed = false;
@@ -159,7 +160,7 @@ impl Upload {
     /// Whether everything is handed to the system.
     pub(super) fn is_done(&self) -> bool {
         self.flushed
-            && self.source.is_none()
+            && (self.stopped || self.source.is_none())
             && self.out.is_empty()
             && self.piece.is_empty()
             && self.suffix.is_empty()
@@ -173,7 +174,7 @@ impl Upload {
     /// Ends the exchange; what it wrote is counted no longer.
     pub(super) fn settle(&mut self) {
         self.stop();
-        self.unpolled = None;
+        self.source = None;
         self.written = 0;
         if self.out.capacity() > LARGEST_KEPT {
             self.out = BytesMut::new();
@@ -192,10 +193,10 @@ impl Upload {
 
     /// Gives up what is left. A body of which nothing was asked for stays, to be sent another time.
     pub(super) fn stop(&mut self) {
-        let source = self.source.take();
-        if !self.polled {
-            self.unpolled = source.or(self.unpolled.take());
+        if self.polled {
+            self.source = None;
         }
+        self.stopped = true;
         self.held = false;
         self.out.clear();
         self.piece = Bytes::new();
@@ -207,13 +208,13 @@ impl Upload {
         if self.polled {
             return None;
         }
-        self.unpolled.take().or_else(|| self.source.take())
+        self.source.take()
     }
 
     /// Asks the body for pieces while there is little to write. Answers whether it had nothing to give.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
         // The head goes first: if the connection takes none of it, the body is still whole and can go elsewhere.
-        if self.written == 0 || self.held {
+        if self.written == 0 || self.held || self.stopped {
             return Ok(false);
         }
         while let Some(source) = &mut self.source {

@@ -178,7 +178,7 @@ async fn a_silent_address_is_tried_again() {
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             assert_eq!(error.phase(), Some(Phase::Connect));
             assert_eq!(error.sent(), Sent::Nothing);
-            check(&client);
+            sockeye::test::check(&client);
         }
         for _ in filling {
             listener.accept().unwrap();

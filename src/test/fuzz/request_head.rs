@@ -47,6 +47,7 @@ pub fn request_head(data: &[u8]) {
         method,
         target: parsed.target,
         headers,
+        asks: None,
     };
     let mut defaults = HeaderMap::new();
     defaults.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
@@ -148,7 +149,7 @@ fn check_body(mut encoder: BodyEncoder, pieces: u8) {
             Err(_) => break,
         }
     }
-    let finished = encoder.finish(&mut wire).is_ok();
+    let finished = encoder.finish(None, &mut wire).is_ok();
     let mut decoder = BodyDecoder::new(framing, &Limits::default());
     let mut read = Vec::new();
     let mut at = 0;

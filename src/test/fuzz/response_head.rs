@@ -96,7 +96,8 @@ impl Setting {
                 let buffer = input.get(skipped..end).unwrap_or_default();
                 match decoder.decode(buffer, self.method, &self.limits) {
                     Ok(HeadStep::NeedMore) => break,
-                    Ok(HeadStep::Interim { len }) => {
+                    Ok(HeadStep::Interim(head)) => {
+                        let len = head.len;
                         assert!(len > 0 && len <= buffer.len(), "an interim head is there");
                         skipped += len;
                     }
