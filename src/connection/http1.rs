@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncReadExt;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 use super::timer::Timer;
@@ -41,6 +42,8 @@ pub(crate) struct Http1 {
     info: Arc<ConnectionInfo>,
     limits: Arc<Limits>,
     served: u64,
+    /// The runtime that the socket belongs to.
+    home: Option<Id>,
     timer: Timer,
     buffer: BytesMut,
     /// How much room the next read gets.
@@ -121,6 +124,7 @@ impl Http1 {
             info,
             limits,
             served: 0,
+            home: Handle::try_current().ok().map(|runtime| runtime.id()),
             timer: Timer::default(),
             buffer: BytesMut::new(),
             read_size: FIRST_READ,
@@ -386,6 +390,7 @@ impl Http1 {
             self.received = 0;
             self.stage = Stage::Idle;
             self.asks = None;
+            self.timer.come_home(self.home);
             if self.buffer.capacity() > LARGEST_KEPT || self.read_size > FIRST_READ {
                 self.buffer = BytesMut::new();
             }

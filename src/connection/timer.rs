@@ -46,6 +46,13 @@ impl Timer {
         Poll::Pending
     }
 
+    /// Its owner goes back to where it belongs. A timer that was made elsewhere stays behind.
+    pub(crate) fn come_home(&mut self, home: Option<Id>) {
+        if self.0.as_ref().map(|armed| armed.runtime) != home {
+            self.0 = None;
+        }
+    }
+
     /// What is polled from here on may be polled elsewhere than before: a body can be carried to another runtime, and the one
     /// that the timer belongs to may have ended, after which it must not be touched.
     pub(crate) fn stay_here(&mut self) {

@@ -46,6 +46,7 @@ pub(crate) use entry::Host;
 use host::Want;
 use hosts::Hosts;
 pub(crate) use lease::{Failed, Lease};
+use line::Ticket;
 use reaper::Reapers;
 use wait::{Claim, Wait};
 
@@ -66,6 +67,7 @@ struct Shared {
     connect_timeout: Option<Duration>,
     capacity: Capacity,
     next_ticket: AtomicU64,
+    next_early_ticket: AtomicU64,
     closed: AtomicBool,
     /// Told when the client is closed.
     closing: Notify,
@@ -88,7 +90,8 @@ impl Pool {
                 limits: Arc::new(limits),
                 dialler,
                 connect_timeout,
-                next_ticket: AtomicU64::new(1),
+                next_ticket: AtomicU64::new(FIRST_TICKET),
+                next_early_ticket: AtomicU64::new(1),
                 closed: AtomicBool::new(false),
                 closing: Notify::new(),
                 drains: AtomicUsize::new(0),
@@ -142,7 +145,11 @@ impl Pool {
             host.saw_stale(failed.reset_by, now);
         }
         let claim = Claim {
-            ticket: failed.ticket,
+            ticket: Some(
+                failed
+                    .ticket
+                    .unwrap_or_else(|| self.0.shared.early_ticket()),
+            ),
             ..Claim::of_new()
         };
         let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
@@ -405,6 +412,16 @@ impl Inner {
 }
 
 impl Shared {
+    /// A place at the end of the line.
+    fn ticket(&self) -> Ticket {
+        self.next_ticket.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A place before all who wait, for a call that was lent a connection before any of them came (spec pool R-RETRY-4).
+    fn early_ticket(&self) -> Ticket {
+        self.next_early_ticket.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Whether a connection whose dial began then may not be used again.
     fn is_stale(&self, dialled: Instant) -> bool {
         let mark = self.stale_before.load(Ordering::SeqCst);
@@ -416,6 +433,9 @@ impl Shared {
         (self.lots.hash_one(connection) & 0xffff) as u16
     }
 }
+
+/// Tickets below are early ones; so many replays are never made.
+const FIRST_TICKET: Ticket = 1 << 48;
 
 fn client_closed() -> Error {
     Error::new(ErrorKind::ClientClosed, Some(Phase::Pool), Sent::Nothing)

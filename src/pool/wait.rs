@@ -65,8 +65,7 @@ impl<'a> Wait<'a> {
         if host.shared().closed.load(Ordering::SeqCst) {
             return Err(client_closed());
         }
-        let next_ticket = || host.shared().next_ticket.fetch_add(1, Ordering::Relaxed);
-        let ticket = claim.ticket.unwrap_or_else(next_ticket);
+        let ticket = claim.ticket.unwrap_or_else(|| host.shared().ticket());
         let mut state = host.lock();
         let place = match state.enqueue(ticket, claim.want) {
             Ok(place) => place,

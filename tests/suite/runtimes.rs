@@ -215,7 +215,6 @@ fn t39_a_body_is_finished_elsewhere() {
 /// 39: a body that was read in a runtime which has ended since leaves nothing of it on the connection: the timer of a wait
 /// belongs to the runtime in which it was made.
 #[test]
-#[ignore = "shows that a wait in another runtime leaves its timer on the connection, and panics when that runtime has ended"]
 fn t39_no_timer_is_left_of_another_runtime() {
     let server = in_halves();
     let limits = Limits::default().with_idle_timeout(Duration::from_secs(600));
@@ -289,7 +288,6 @@ fn t39_a_runtime_ends_while_a_body_is_read() {
 /// 39: the same where the rest of the body has been read from the socket already: it may be had, without a panic, and the
 /// connection is not used again.
 #[test]
-#[ignore = "shows that the timer of a runtime that has ended is polled when its connection is given back, which panics"]
 fn t39_a_runtime_ends_behind_a_body_that_has_arrived() {
     let server = Server::plain(|mut peer: Peer| async move {
         while let Some(request) = peer.request().await {
@@ -355,7 +353,6 @@ fn half_read(world: &World, client: &Client, runtime: &Runtime, body: &str) -> R
 
 /// 39 over memory, where the stream outlives the runtime and only its timers end: no panic, whatever is done.
 #[test]
-#[ignore = "shows that a timer of a runtime that has ended is polled, which panics"]
 fn t39_a_runtime_ends_and_its_timers_with_it() {
     for body in ["", "half", "0123456789"] {
         for left in [Left::Read, Left::Dropped] {

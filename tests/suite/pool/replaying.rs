@@ -225,7 +225,6 @@ async fn a_replay_keeps_its_place_in_line() {
 
 /// R-RETRY-4 for a call that found a connection idle and never waited: it came before those who wait, and stays before them.
 #[tokio::test(start_paused = true)]
-#[ignore = "shows that a replay of a call that never waited goes behind those who came later"]
 async fn a_replay_of_a_call_that_did_not_wait_goes_first() {
     let world = World::new();
     let client = limited(&world, at_most(1));

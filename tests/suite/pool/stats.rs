@@ -449,7 +449,7 @@ async fn causes_of_closing_are_counted() {
         .write(reply("200 OK", "connection: close\r\n", ""))
         .await;
     call.await.unwrap().unwrap();
-    watch.moved(&used(&["closed Protocol +1"]));
+    watch.moved(&used(&["closed PeerAsked +1"]));
 
     let (call, mut connection) = held(&client, &world).await;
     connection.write(ok("") + "x").await;
