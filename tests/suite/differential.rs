@@ -25,8 +25,11 @@ use crate::support::peer::World;
 /// A response that was read to its end, or `None` for one that was refused.
 type Verdict = Option<(u16, Vec<u8>)>;
 
+/// A reason for a difference, and the streams for which it holds.
+type Reason = (&'static str, fn(&Stream) -> bool);
+
 /// Why hyper may take a stream that is refused here, or read it otherwise.
-const ONLY_HYPER: &[(&str, fn(&Stream) -> bool)] = &[
+const ONLY_HYPER: &[Reason] = &[
     ("bare LF ends lines of its heads (http1 a1)", |stream| {
         stream.heads().contains("\n") && has_bare_line_feed(&stream.heads())
     }),
@@ -78,7 +81,7 @@ const ONLY_HYPER: &[(&str, fn(&Stream) -> bool)] = &[
 ];
 
 /// Why hyper may refuse a stream that is taken here.
-const ONLY_SOCKEYE: &[(&str, fn(&Stream) -> bool)] = &[
+const ONLY_SOCKEYE: &[Reason] = &[
     ("it refuses folded lines (ruling 10)", |stream| {
         stream.heads().contains("\n ") || stream.heads().contains("\n\t")
     }),

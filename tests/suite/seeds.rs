@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use sockeye::test::fuzz::{Random, TARGETS};
+use sockeye::test::fuzz::{Random, TARGETS, Target};
 
 /// The seeds of a target, by name.
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -24,7 +24,7 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Runs the target; a failure shows the input, to be kept as a seed.
 #[track_caller]
-fn run(target: fn(&[u8]), input: &[u8], from: &Path) {
+fn run(target: Target, input: &[u8], from: &Path) {
     if catch_unwind(|| target(input)).is_err() {
         panic!("{} made \"{}\"", from.display(), input.escape_ascii());
     }

@@ -139,11 +139,11 @@ impl Message {
         let Ok(verdict) = verdict else { return };
         let tokens = list("connection");
         let has = |token: &str| tokens.iter().any(|known| known == token);
-        let stays = !has("close")
-            && (self.version == Version::HTTP_11 || has("keep-alive"))
-            && verdict.framing != Framing::UntilClose
-            && !(identity && !bodiless)
-            && !(verdict.framing == Framing::Chunked && !lengths.is_empty());
+        let odd = identity && !bodiless;
+        let both = verdict.framing == Framing::Chunked && !lengths.is_empty();
+        let kept = self.version == Version::HTTP_11 || has("keep-alive");
+        let endless = verdict.framing == Framing::UntilClose;
+        let stays = kept && !has("close") && !endless && !odd && !both;
         assert_eq!(verdict.reuse == Reuse::Yes, stays, "{fields:?}");
     }
 

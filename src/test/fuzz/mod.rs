@@ -18,8 +18,11 @@ pub use request_head::request_head;
 pub use response_head::response_head;
 pub use url::url;
 
+/// What a target is: it takes any bytes, and panics.
+pub type Target = fn(&[u8]);
+
 /// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
