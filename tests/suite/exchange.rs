@@ -209,9 +209,9 @@ async fn an_error_of_the_stream_at_once() {
     assert!(error.to_string().contains("the disk is gone"), "{error}");
 }
 
-/// pool.md test 27: the reply is read although the upload is stuck.
+/// pool.md test 27, R-REL-3: the reply is read although the upload is stuck.
 #[tokio::test(start_paused = true)]
-async fn a_413_while_an_upload_blocks_is_seen() {
+async fn t27_a_413_while_an_upload_blocks_is_seen() {
     for streamed in [false, true] {
         let world = World::new();
         world.buffer(16 * 1024);

@@ -177,6 +177,47 @@ async fn t17_only_what_ended_is_let_go() {
     .await;
 }
 
+/// R-LIVE-6: an end that arrives together with the response is not forgotten when the response is read, though the read takes
+/// everything there is. The readiness alone tells.
+#[tokio::test]
+async fn an_end_that_comes_with_the_response_is_seen() {
+    for end in [true, false] {
+        within(async {
+            let server = Server::plain(move |mut peer: Peer| async move {
+                let number = peer.number;
+                while peer.request().await.is_some() {
+                    peer.answer("fine").await;
+                    if number == 0 && end {
+                        return peer.finish().await;
+                    }
+                }
+            });
+            let client = client_with(Liveness::FlagOnly);
+            client.preconnect(server.url("/"), 1).await.unwrap();
+            let mut call = Box::pin(client.get(server.url("/")).send());
+            let first = crate::support::streams::within_polls(1, &mut call).await;
+            assert!(first.is_none());
+            // The runtime has no turn until all of it has arrived.
+            if end {
+                server.end_arrived();
+            } else {
+                server.bytes_arrived();
+            }
+            assert_eq!(call.await.unwrap().text().await.unwrap(), "fine");
+            let again = client.get(server.url("/")).send().await.unwrap();
+            assert_eq!((again.reused(), again.attempts()), (!end, 1));
+            drop(again);
+            let total = client.stats().total;
+            assert_eq!(
+                (total.retries, server.accepted()),
+                (0, 1 + usize::from(end))
+            );
+            at_rest(&client);
+        })
+        .await;
+    }
+}
+
 /// A TCP stream that counts how often it is read, and how often there was nothing to read.
 struct Counting {
     tcp: TcpStream,

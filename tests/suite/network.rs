@@ -208,7 +208,7 @@ async fn a_name_without_an_address_is_a_resolve_error() {
     at_rest(&client);
 }
 
-/// Scenario 17, seen by the next request.
+/// Scenario 17, R-LIVE-2, seen by the next request.
 #[tokio::test]
 async fn t17_closed_while_idle_is_replaced() {
     within(async {
@@ -239,7 +239,7 @@ async fn t17_closed_while_idle_is_replaced() {
     .await;
 }
 
-/// Scenario 18: the runtime had no turn to take notice of the end, so only the kernel knows.
+/// Scenario 18, R-LIVE-3: the runtime had no turn to take notice of the end, so only the kernel knows.
 #[tokio::test]
 async fn t18_fin_unseen_by_the_runtime() {
     within(async {
@@ -297,7 +297,7 @@ fn stale(method: Method, expected: Result<u32, ErrorKind>) -> Stale {
     }
 }
 
-/// Scenario 19: what is sent again when a server closes on the first byte of a request, and what is not.
+/// Scenario 19, R-RETRY-2: what is sent again when a server closes on the first byte of a request, and what is not.
 #[tokio::test]
 async fn t19_matrix_of_the_stale_race() {
     let bytes: Option<fn() -> Body> = Some(|| Body::from("payload"));
@@ -442,7 +442,7 @@ const FORGED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// Scenario 20: what comes while nobody asked is no answer to what is asked next.
+/// Scenario 20, R-REL-2 and R-LIVE-4: what comes while nobody asked is no answer to what is asked next.
 #[tokio::test]
 async fn t20_bytes_on_an_idle_connection_close_it() {
     for junk in [FORGED, TIMED_OUT, b"\r\n"] {
@@ -549,7 +549,7 @@ async fn t20_bytes_behind_a_response_close_the_connection() {
     }
 }
 
-/// Scenario 21: a body that ends exactly where a read ends leaves the readiness flag set, and the connection is alive all
+/// Scenario 21, R-LIVE-1: a body that ends exactly where a read ends leaves the readiness flag set, and the connection is alive all
 /// the same.
 #[tokio::test]
 async fn t21_a_response_that_fills_a_read_exactly() {
@@ -592,7 +592,7 @@ async fn t21_a_response_that_fills_a_read_exactly() {
     .await;
 }
 
-/// Scenario 25: a task that has used up its budget is told that nothing is ready, dead connections included.
+/// Scenario 25, R-LIVE-2: a task that has used up its budget is told that nothing is ready, dead connections included.
 #[tokio::test]
 async fn t25_a_task_without_budget_is_not_lent_a_dead_connection() {
     within(async {

@@ -84,7 +84,7 @@ impl User {
     }
 }
 
-/// Scenario 39: a socket belongs to the runtime that made it.
+/// Scenario 39, R-SHARD-1: a socket belongs to the runtime that made it.
 #[test]
 fn t39_two_runtimes_share_a_client_but_no_connection() {
     let server = Server::plain(honest);

@@ -428,7 +428,7 @@ async fn a_second_connection_resumes_the_session() {
     }
 }
 
-/// Scenario 22: session tickets arrive while nobody asked for anything, and are legal.
+/// Scenario 22, R-LIVE-4: session tickets arrive while nobody asked for anything, and are legal.
 #[tokio::test]
 async fn t22_tickets_on_an_idle_connection() {
     within(async {
@@ -471,7 +471,7 @@ async fn t22_tickets_unseen_by_the_runtime() {
     .await;
 }
 
-/// Scenario 18 over TLS, with and without close_notify: only the kernel knows of the end.
+/// Scenario 18, R-LIVE-4 over TLS, with and without close_notify: only the kernel knows of the end.
 #[tokio::test]
 async fn t18_an_end_unseen_by_the_runtime() {
     for end in [Action::Close, Action::Cut] {
@@ -523,7 +523,7 @@ async fn a_connection_that_ended_or_spoke_while_idle_is_replaced() {
     }
 }
 
-/// Scenario 23: the end of the stream is in rustls already when the body is complete, and the TCP connection stays open.
+/// Scenario 23, R-REL-1: the end of the stream is in rustls already when the body is complete, and the TCP connection stays open.
 #[tokio::test]
 async fn t23_close_notify_in_one_segment_with_the_body() {
     let small = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned();

@@ -455,7 +455,7 @@ fn serve_storm(world: &World, seed: u64) {
     });
 }
 
-/// 11: ten seconds of real time, several threads, 200 tasks on ten connections, calls that are dropped at any await. At the end
+/// 11, R-OBJ-4 and R-OBJ-6: ten seconds of real time, several threads, 200 tasks on ten connections, calls that are dropped at any await. At the end
 /// nothing is held, a later call succeeds, and a closed client has no connection left (the outages of httpcore issue 1093).
 #[test]
 fn t11_cancel_storm_in_real_time() {

@@ -10,7 +10,7 @@ use super::{MILLI, SECOND, URL, at_most, get, held, limited, streaming, text};
 use crate::support::peer::{Dial, World, let_others_run, ok, settle, until};
 use crate::support::streams::{fed, within_polls};
 
-/// Closing fails those who wait and those who come; the call that runs finishes.
+/// 37, R-LIFE-4: closing fails those who wait and those who come; the call that runs finishes.
 #[tokio::test(start_paused = true)]
 async fn t37_close() {
     let world = World::new();
@@ -62,7 +62,7 @@ async fn t37_close() {
     settle(&client, &world).await;
 }
 
-/// 37, its deadline: what is still in use then fails, whether it waits for a head or for more of a body, and closes.
+/// 37, R-LIFE-4, its deadline: what is still in use then fails, whether it waits for a head or for more of a body, and closes.
 #[tokio::test(start_paused = true)]
 async fn t37_close_cuts_at_its_deadline() {
     let world = World::new();
@@ -129,7 +129,7 @@ async fn close_ends_dials() {
     settle(&client, &world).await;
 }
 
-/// 38: the last client is dropped while a body is read; the body goes on, then its connection closes.
+/// 38, R-LIFE-5: the last client is dropped while a body is read; the body goes on, then its connection closes.
 #[tokio::test(start_paused = true)]
 async fn t38_drop_client_keep_body() {
     let world = World::new();

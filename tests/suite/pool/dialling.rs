@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{MILLI, SECOND, URL, at_most, get, held, limited, serve_after, text};
 use crate::support::peer::{Dial, World, let_others_run, ok, reply, settle};
 
-/// 12: the call that caused a dial is dropped; the dial serves the others.
+/// 12, R-DIAL-1: the call that caused a dial is dropped; the dial serves the others.
 #[tokio::test(start_paused = true)]
 async fn t12_cancel_dialer() {
     let world = World::new();
@@ -26,7 +26,7 @@ async fn t12_cancel_dialer() {
     settle(&client, &world).await;
 }
 
-/// 12, alone: a dial that nobody waits for any more ends as an idle connection, which the next call finds.
+/// 12, R-DIAL-1, alone: a dial that nobody waits for any more ends as an idle connection, which the next call finds.
 #[tokio::test(start_paused = true)]
 async fn a_dial_goes_on_without_its_call() {
     let world = World::new();
@@ -48,7 +48,7 @@ async fn a_dial_goes_on_without_its_call() {
     settle(&client, &world).await;
 }
 
-/// 13a: a failed dial is told to the call that caused it; who was served meanwhile hears nothing.
+/// 13a, R-DIAL-5: a failed dial is told to the call that caused it; who was served meanwhile hears nothing.
 #[tokio::test(start_paused = true)]
 async fn t13_dial_error_to_its_owner() {
     let world = World::new();
@@ -117,7 +117,7 @@ async fn a_failed_dial_hands_its_place_on() {
     settle(&client, &world).await;
 }
 
-/// 14: a connection that is freed while a dial runs is used; the dial serves the next, and there is no third.
+/// 14, R-DIAL-2 and R-DIAL-4: a connection that is freed while a dial runs is used; the dial serves the next, and there is no third.
 #[tokio::test(start_paused = true)]
 async fn t14_late_binding_no_churn() {
     let world = World::new();
@@ -165,6 +165,7 @@ async fn a_peer_that_closes_at_once_is_an_error() {
     settle(&client, &world).await;
 }
 
+/// R-LIFE-1.
 #[tokio::test(start_paused = true)]
 async fn preconnect_opens_what_is_missing() {
     let world = World::new();
@@ -185,6 +186,7 @@ async fn preconnect_opens_what_is_missing() {
     settle(&client, &world).await;
 }
 
+/// R-LIFE-1: it never evicts and never waits in line.
 #[tokio::test(start_paused = true)]
 async fn preconnect_stays_within_max_connections() {
     let world = World::new();

@@ -34,7 +34,7 @@ fn drained(client: &Client, how: DrainOutcome) {
     assert_eq!((drains.get(how), drains.total()), (1, 1), "{drains:?}");
 }
 
-/// 26, first row: what is left of a dropped body is in the read buffer already.
+/// 26, R-BODY 1: what is left of a dropped body is in the read buffer already.
 #[tokio::test(start_paused = true)]
 async fn t26_body_drop_buffered() {
     let world = World::new();
@@ -49,7 +49,7 @@ async fn t26_body_drop_buffered() {
     settle(&client, &world).await;
 }
 
-/// 26, second row: what is left has arrived, so it is read in the drop.
+/// 26, R-BODY 2: what is left has arrived, so it is read in the drop.
 #[tokio::test(start_paused = true)]
 async fn t26_body_drop_inline() {
     for (length, first) in [(20 * 1024, 0), (20 * 1024, 1), (60 * 1024, 100)] {
@@ -69,7 +69,7 @@ async fn t26_body_drop_inline() {
     }
 }
 
-/// 26, third row: what is left arrives soon, so a task reads it.
+/// 26, R-BODY 4: what is left arrives soon, so a task reads it.
 #[tokio::test(start_paused = true)]
 async fn t26_body_drop_task() {
     let world = World::new();
@@ -93,7 +93,7 @@ async fn t26_body_drop_task() {
     settle(&client, &world).await;
 }
 
-/// 26, fourth row: a body that goes on and on, or stands still, is read for 50 ms; one that is large in all, up to the limit.
+/// 26, R-BODY 4: a body that goes on and on, or stands still, is read for 50 ms; one that is large in all, up to the limit.
 #[tokio::test(start_paused = true)]
 async fn t26_body_drop_endless() {
     for (piece, pause) in [("", 0), ("1\r\nx\r\n", 1), ("1000\r\n", 0)] {
@@ -121,7 +121,7 @@ async fn t26_body_drop_endless() {
     }
 }
 
-/// 26, last row, and everything else that is not worth a read.
+/// 26, R-BODY 3, and everything else that is not worth a read.
 #[tokio::test(start_paused = true)]
 async fn t26_body_drop_hopeless() {
     let keep = Limits::default();
@@ -145,7 +145,7 @@ async fn t26_body_drop_hopeless() {
     }
 }
 
-/// No more than 32 bodies are drained at a time.
+/// R-BODY 3: no more than 32 bodies are drained at a time.
 #[tokio::test(start_paused = true)]
 async fn drains_are_bounded() {
     let world = World::new();

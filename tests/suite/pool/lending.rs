@@ -6,11 +6,11 @@ use sockeye::stats::CloseCause;
 use sockeye::{ErrorKind, Limits};
 use tokio::time::advance;
 
-use super::{MILLI, URL, at_most, get, held, limited, text};
+use super::{MILLI, URL, at_most, get, held, limited, streaming, text};
 use crate::support::peer::{World, let_others_run, ok, settle};
 use crate::support::streams::within_polls;
 
-/// 1: the connection that was given back last is lent first.
+/// 1, R-OBJ-2: the connection that was given back last is lent first.
 #[tokio::test(start_paused = true)]
 async fn t01_lifo_reuse() {
     let world = World::new();
@@ -45,7 +45,7 @@ async fn t01_lifo_reuse() {
     settle(&client, &world).await;
 }
 
-/// 10: a connection delivered to one who is gone goes to the next in line.
+/// 10, R-Q-2: a connection delivered to one who is gone goes to the next in line.
 #[tokio::test(start_paused = true)]
 async fn t10_cancel_after_delivery() {
     let world = World::new();
@@ -69,7 +69,7 @@ async fn t10_cancel_after_delivery() {
     settle(&client, &world).await;
 }
 
-/// The same with nobody behind: the connection is idle, and its bytes are counted once.
+/// 10, R-OBJ-5, with nobody behind: the connection is idle, and its bytes are counted once.
 #[tokio::test(start_paused = true)]
 async fn a_delivered_connection_that_nobody_takes_is_idle() {
     let world = World::new();
@@ -135,7 +135,7 @@ async fn a_connection_closed_while_idle_is_not_lent() {
     settle(&client, &world).await;
 }
 
-/// 20: bytes that come while a connection is idle are never taken for a response.
+/// 20, R-REL-2: bytes that come while a connection is idle are never taken for a response.
 #[tokio::test(start_paused = true)]
 async fn t20_unsolicited_on_idle() {
     for forged in [
@@ -207,4 +207,103 @@ async fn every_origin_has_its_own_connections() {
         assert_eq!(world.accepts(), accepts, "{host}");
     }
     settle(&client, &world).await;
+}
+
+/// R-REL-1 and R-OBJ-3: what a response must be for its connection to be used again. Framing in all its forms is shown by
+/// the transcripts; here it is one of each.
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_must_have_done_to_be_lent_again() {
+    let fields = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+    let rows: [(&str, String, bool); 14] = [
+        ("GET", ok("text"), true),
+        ("GET", ok(""), true),
+        (
+            "GET",
+            fields("transfer-encoding: chunked") + "1\r\nx\r\n0\r\n\r\n",
+            true,
+        ),
+        (
+            "GET",
+            fields("transfer-encoding: chunked") + "0\r\nx-sum: 1\r\n\r\n",
+            true,
+        ),
+        ("HEAD", fields("content-length: 100"), true),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n".to_owned(), true),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n".to_owned(),
+            true,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 103 Hints\r\n\r\n".to_owned() + &ok("x"),
+            true,
+        ),
+        (
+            "GET",
+            "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            true,
+        ),
+        (
+            "GET",
+            "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            false,
+        ),
+        (
+            "GET",
+            fields("connection: close\r\ncontent-length: 0"),
+            false,
+        ),
+        ("GET", ok("text") + "\r\n", false),
+        ("GET", fields("x-framed-by: the end"), false),
+        (
+            "GET",
+            fields("transfer-encoding: chunked\r\ncontent-length: 5") + "0\r\n\r\n",
+            false,
+        ),
+    ];
+    for (method, reply, reused) in rows {
+        let world = World::new();
+        let client = world.client();
+        let method = sockeye::Method::from_bytes(method.as_bytes()).unwrap();
+        let call = tokio::spawn(client.request(method, URL).send());
+        let mut connection = world.accept().await;
+        connection.read_request().await;
+        connection.write(&reply).await;
+        let response = call.await.unwrap().unwrap();
+        if reply.contains("the end") {
+            connection.close();
+            response.bytes().await.unwrap();
+        } else {
+            response.bytes().await.unwrap();
+            settle(&client, &world).await;
+            assert_eq!(world.open(), usize::from(reused), "{reply}");
+            drop(connection);
+        }
+        settle(&client, &world).await;
+        let closed = client.stats().total.connections_closed;
+        assert_eq!(closed.total() == 0, reused, "{reply}: {closed:?}");
+    }
+}
+
+/// R-REL-4: the connection is idle again in the very poll that yields the last byte, while the response still lives.
+#[tokio::test(start_paused = true)]
+async fn a_connection_comes_free_with_the_last_byte() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n".to_owned();
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
+    for (head, body) in [(head, "text"), (chunked, "4\r\ntext\r\n0\r\n\r\n")] {
+        let world = World::new();
+        let client = world.client();
+        let (mut response, mut connection) = streaming(&world, &client, &head).await;
+        connection.write(body).await;
+        assert_eq!(client.stats().total.connections_idle, 0);
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "text");
+        assert_eq!(client.stats().total.connections_idle, 1);
+        let again = get(&client, URL);
+        connection.read_request().await;
+        connection.write(ok("")).await;
+        assert!(again.await.unwrap().unwrap().reused());
+        assert!(response.chunk().await.unwrap().is_none());
+        settle(&client, &world).await;
+    }
 }

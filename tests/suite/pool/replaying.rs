@@ -56,7 +56,7 @@ async fn stale(
     (seen.load(Ordering::SeqCst), outcome)
 }
 
-/// 19: what is sent again when a kept connection turns out to be dead.
+/// 19, R-RETRY-2 and R-LIVE-8: what is sent again when a kept connection turns out to be dead.
 #[tokio::test(start_paused = true)]
 async fn t19_stale_race_matrix() {
     let silent = Stale {
@@ -114,7 +114,7 @@ async fn t19_stale_race_matrix() {
     not_again(seen, outcome, ErrorKind::Protocol);
 }
 
-/// One stale replay, on a fresh connection; all old ones of the host are let go.
+/// R-RETRY-3: one stale replay, on a fresh connection; all old ones of the host are let go.
 #[tokio::test(start_paused = true)]
 async fn a_replay_uses_a_fresh_connection_and_happens_once() {
     let world = World::new();
@@ -147,7 +147,7 @@ async fn a_replay_uses_a_fresh_connection_and_happens_once() {
     settle(&client, &world).await;
 }
 
-/// Ruling 5 (1): a request of which nothing could be written is sent again, whatever its method, at most three times.
+/// Ruling 5 (1), R-RETRY-1: a request of which nothing could be written is sent again, whatever its method, at most three times.
 #[tokio::test(start_paused = true)]
 async fn what_was_never_written_is_sent_again() {
     for refusals in [2, 3] {

@@ -15,7 +15,7 @@ use super::{MILLI, SECOND, URL, at_most, get, held, limited, serve_after, text};
 use crate::support::peer::{PeerConnection, World, let_others_run, ok, reply, settle};
 use crate::support::streams::{Random, within_polls};
 
-/// 5: never more than the limit, and first come, first served.
+/// 5, R-Q-1: never more than the limit, and first come, first served.
 #[tokio::test(start_paused = true)]
 async fn t05_total_cap_fifo() {
     let world = World::new();
@@ -248,7 +248,7 @@ async fn answered_or_not(
     }
 }
 
-/// 9: who leaves the line is passed over.
+/// 9, R-Q-1: who leaves the line is passed over.
 #[tokio::test(start_paused = true)]
 async fn t09_cancel_queued() {
     let world = World::new();
@@ -299,7 +299,7 @@ async fn t15_cross_host_starvation() {
     );
 }
 
-/// With nobody of its own in line, a connection that comes free makes room for the other host at once.
+/// R-Q-4: with nobody of its own in line, a connection that comes free makes room for the other host at once.
 #[tokio::test(start_paused = true)]
 async fn a_freed_connection_makes_room_for_another_host() {
     let world = World::new();
@@ -342,7 +342,7 @@ async fn a_host_does_not_make_room_for_itself() {
     settle(&client, &world).await;
 }
 
-/// A connection that closes hands its permit to the host that waits longest.
+/// R-Q-4 and R-OBJ-4: a connection that closes hands its permit to the host that waits longest.
 #[tokio::test(start_paused = true)]
 async fn a_permit_goes_to_the_host_that_waits_longest() {
     let world = World::new();
@@ -368,7 +368,7 @@ async fn a_permit_goes_to_the_host_that_waits_longest() {
     settle(&client, &world).await;
 }
 
-/// 16: at the limit the connection that was idle longest makes room, and nobody waits.
+/// 16, R-Q-5: at the limit the connection that was idle longest makes room, and nobody waits.
 #[tokio::test(start_paused = true)]
 async fn t16_evict_lru_for_other_host() {
     let world = World::new();
@@ -479,4 +479,49 @@ async fn nobody_overtakes_the_line() {
     yield_now().await;
     assert_eq!(serving.await.unwrap(), ["/first", "/second", "/newcomer"]);
     settle(&client, &world).await;
+}
+
+/// R-Q-4: a connection that comes free goes to its own origin's line first, unless another origin has waited for longer, and
+/// for a tenth of a second at least.
+#[tokio::test(start_paused = true)]
+async fn another_origin_that_waits_for_long_goes_first() {
+    for (wait, other_came_first, other_goes_first) in [
+        (50 * MILLI, true, false),
+        (150 * MILLI, true, true),
+        (150 * MILLI, false, false),
+    ] {
+        let world = World::new();
+        let client = limited(&world, at_most(1));
+        let (call, mut connection) = held(&client, &world).await;
+        let calls = if other_came_first {
+            ["http://other.test/", URL]
+        } else {
+            [URL, "http://other.test/"]
+        };
+        let mut waiting = Vec::new();
+        for url in calls {
+            waiting.push(get(&client, url));
+            let_others_run().await;
+        }
+        sleep(wait).await;
+        connection.write(ok("")).await;
+        call.await.unwrap().unwrap();
+        let_others_run().await;
+        assert_eq!(
+            world.accepts(),
+            1 + usize::from(other_goes_first),
+            "after {wait:?}"
+        );
+        let closed = client.stats().total.connections_closed;
+        assert_eq!(closed.get(CloseCause::Evicted), u64::from(other_goes_first));
+        if !other_goes_first {
+            connection.read_request().await;
+            connection.write(ok("")).await;
+        }
+        world.serve(|_| ok(""));
+        for call in waiting {
+            call.await.unwrap().unwrap();
+        }
+        settle(&client, &world).await;
+    }
 }
