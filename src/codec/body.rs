@@ -101,7 +101,55 @@ impl BodyDecoder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::every_split::every_split;
     use super::*;
+
+    /// Feeds the pieces between the cuts; answers the data and the bytes used. `None`: more is needed.
+    fn read(framing: Framing, input: &[u8], cuts: &[usize]) -> Option<(Vec<u8>, usize)> {
+        let mut body = BodyDecoder::new(framing, &Limits::default());
+        let mut data = Vec::new();
+        let mut at = 0;
+        for end in cuts.iter().copied().chain([input.len()]) {
+            loop {
+                match body.step(&input[at..end]).unwrap() {
+                    BodyStep::Data { skip, len } => {
+                        data.extend_from_slice(&input[at + skip..at + skip + len]);
+                        at += skip + len;
+                    }
+                    BodyStep::NeedMore { skip } => {
+                        at += skip;
+                        break;
+                    }
+                    BodyStep::End { skip, .. } => {
+                        assert!(body.is_done());
+                        return Some((data, at + skip));
+                    }
+                }
+            }
+        }
+        assert!(!body.is_done());
+        None
+    }
+
+    #[test]
+    fn bodies_are_the_same_in_any_pieces_and_end_where_they_end() {
+        let check = |framing, input: &[u8], expected: Option<&[u8]>| {
+            let read = every_split(input, |input, cuts| read(framing, input, cuts));
+            assert_eq!(read, expected.map(|data| (data.to_vec(), input.len())));
+        };
+        check(Framing::None, b"", Some(b""));
+        check(Framing::Length(0), b"", Some(b""));
+        check(Framing::Length(5), b"a\r\nbc", Some(b"a\r\nbc"));
+        check(Framing::Length(5), b"abcd", None);
+        check(Framing::Length(u64::MAX), b"abcd", None);
+        check(
+            Framing::Chunked,
+            b"2\r\nab\r\n0\r\nA: b\r\n\r\n",
+            Some(b"ab"),
+        );
+        check(Framing::Chunked, b"2\r\nab\r\n0\r\nA: b\r\n", None);
+        check(Framing::UntilClose, b"0\r\n\r\n", None);
+    }
 
     #[test]
     fn a_known_length_ends_by_itself_and_not_earlier() {
