@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::line::{Line, Place, Ticket};
-use super::sessions::{SessionId, Sessions};
+use super::line::Line;
+pub(crate) use super::line::{Place, Ticket};
+pub(crate) use super::sessions::SessionId;
+use super::sessions::Sessions;
 
 /// Names a dial of one origin.
 pub(crate) type DialId = u64;
