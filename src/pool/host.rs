@@ -531,19 +531,20 @@ impl<C, S, E> HostPool<C, S, E> {
         allow(dead_code, reason = "TLS offers http/1.1 alone so far")
     )]
     pub(crate) fn dial_dropped(&mut self, id: DialId, now: Instant) {
-        let dial = self.end_dial(id, now);
-        if let Some(cause) = dial.and_then(|dial| dial.cause) {
-            if self.line.waiter_mut(cause).is_some() {
-                self.without_dial.insert(cause.ticket, cause);
-            }
-        }
+        self.end_dial(id, now);
     }
 
+    /// Who caused the dial and waits on is without one again, until he is served: by what it made, or with its error.
     fn end_dial(&mut self, id: DialId, now: Instant) -> Option<Dial> {
         let at = self.dials.iter().position(|dial| dial.id == id)?;
         let dial = self.dials.remove(at);
         if self.dials.is_empty() {
             self.undialled_since = Some(now);
+        }
+        if let Some(cause) = dial.cause {
+            if self.line.waiter_mut(cause).is_some() {
+                self.without_dial.insert(cause.ticket, cause);
+            }
         }
         Some(dial)
     }
@@ -1414,5 +1415,24 @@ mod tests {
             machine.closed();
             assert_eq!(machine.census(), Census::default());
         }
+    }
+
+    /// R-DIAL-5: its dial served another, whose own dial, which it counted on, has failed.
+    #[test]
+    fn who_counts_on_the_dial_of_another_is_dialled_for_when_it_fails() {
+        let (mut machine, now) = machine(None);
+        let [first, _] = join_all(&mut machine, [10, 11]);
+        let dials = pump(&mut machine, now);
+        let _ = http1(&mut machine, dials[1], 7, now);
+        assert_eq!(served(&mut machine, first, now), Some(Ok(7)));
+        assert_eq!(machine.wants_dial(now), None, "the other dial runs");
+        assert!(
+            machine
+                .dial_failed(dials[0], "refused", now)
+                .served
+                .is_empty()
+        );
+        machine.closed();
+        assert_eq!(machine.wants_dial(now), Some(11));
     }
 }
