@@ -491,8 +491,11 @@ impl<C, S, E> HostPool<C, S, E> {
             .map(|(place, _)| (place.ticket, place))
             .collect();
         for dial in &self.dials {
+            // The same ticket at another place is another try, which has not caused this dial.
             if let Some(cause) = dial.cause {
-                self.without_dial.remove(&cause.ticket);
+                if self.without_dial.get(&cause.ticket) == Some(&cause) {
+                    self.without_dial.remove(&cause.ticket);
+                }
             }
         }
     }
@@ -606,8 +609,8 @@ impl<C, S, E> HostPool<C, S, E> {
         outcome: Result<Lent<C, S>, E>,
         actions: &mut Actions<C>,
     ) {
-        self.without_dial.remove(&place.ticket);
         if let Ok(waiter) = self.line.serve(place, outcome) {
+            self.without_dial.remove(&place.ticket);
             actions.served.push(Served {
                 ticket: place.ticket,
                 waker: waiter.waker,
@@ -1434,5 +1437,27 @@ mod tests {
         );
         machine.closed();
         assert_eq!(machine.wants_dial(now), Some(11));
+    }
+
+    /// R-RETRY-4: another try keeps the ticket, and the dial of the first one may still run.
+    #[test]
+    fn a_ticket_that_comes_back_is_dialled_for() {
+        for spoken_changes in [false, true] {
+            let (mut machine, now) = machine(None);
+            let [before, _] = join_all(&mut machine, [10, 12]);
+            let dials = pump(&mut machine, now);
+            assert!(machine.leave(before).is_none());
+            let _ = join_all(&mut machine, [11, 10, 5]);
+            if spoken_changes {
+                let _ = http2(&mut machine, dials[1], 0, now);
+            } else {
+                machine.dial_dropped(dials[1], now);
+            }
+            let id = machine.begin_dial(now);
+            let _ = http1(&mut machine, id, 7, now);
+            let _ = machine.dial_failed(dials[0], "refused", now);
+            assert_eq!(machine.census().waiting, 3, "who caused it has left");
+            assert_eq!(pump(&mut machine, now).len(), 3, "{spoken_changes}");
+        }
     }
 }
