@@ -471,8 +471,14 @@ impl<C, S, E> HostPool<C, S, E> {
                 self.speaks(Spoken::Http2);
                 let mut actions = Actions::default();
                 if self.open {
-                    self.sessions.add(session, max_streams, now, None);
-                    self.serve_slots(None, &mut actions);
+                    let new = self.sessions.add(session, max_streams, now, None);
+                    // From this one alone: who wants any connection waits only while the older ones are full.
+                    while let Some(place) = self.line.first() {
+                        let Some((id, session)) = self.sessions.take_slot_of(new) else {
+                            break;
+                        };
+                        self.hand_over(place, Ok(Lent::Slot(id, session)), &mut actions);
+                    }
                     actions.watch = !std::mem::replace(&mut self.watched, true);
                 }
                 actions
@@ -554,7 +560,7 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// A connection has come free.
     pub(crate) fn release(&mut self, connection: C, now: Instant, until: Instant) -> Actions<C> {
-        let first = self.first_who_wants(Some(Want::Any));
+        let first = self.first_who_wants_any();
         self.serve(first, connection, now, until)
     }
 
@@ -583,23 +589,11 @@ impl<C, S, E> HostPool<C, S, E> {
         actions
     }
 
-    /// Serves the line from the sessions for as long as both last.
-    fn serve_slots(&mut self, want: Option<Want>, actions: &mut Actions<C>)
-    where
-        S: Clone,
-    {
-        while let Some(place) = self.first_who_wants(want) {
-            let Some((id, session)) = self.sessions.take_slot() else {
-                return;
-            };
-            self.hand_over(place, Ok(Lent::Slot(id, session)), actions);
-        }
-    }
-
-    fn first_who_wants(&self, want: Option<Want>) -> Option<Place> {
+    /// Who has waited longest among those whom an old connection serves as well.
+    fn first_who_wants_any(&self) -> Option<Place> {
         self.line
             .iter()
-            .find(|(_, waiter)| want.is_none_or(|want| waiter.want == want))
+            .find(|(_, waiter)| waiter.want == Want::Any)
             .map(|(place, _)| place)
     }
 
@@ -690,7 +684,7 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// Returns a suspect to its place, or to whoever came to wait meanwhile.
     pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C> {
-        if !self.open || self.first_who_wants(Some(Want::Any)).is_some() {
+        if !self.open || self.first_who_wants_any().is_some() {
             return self.release(suspect.connection, now, suspect.until);
         }
         let at = self
@@ -776,7 +770,7 @@ impl<C, S, E> HostPool<C, S, E> {
         if slots > census.streams {
             return Err(format!("more slots delivered than taken: {census:?}"));
         }
-        let somebody_waits = self.first_who_wants(Some(Want::Any)).is_some();
+        let somebody_waits = self.first_who_wants_any().is_some();
         if somebody_waits && (!self.idle.is_empty() || self.sessions.free_slots() > 0) {
             return Err(format!(
                 "a connection is idle while somebody waits: {census:?}"
@@ -844,7 +838,12 @@ impl<C, S: Clone, E> HostPool<C, S, E> {
 
     fn slots_changed(&mut self) -> Actions<C> {
         let mut actions = Actions::default();
-        self.serve_slots(Some(Want::Any), &mut actions);
+        while let Some(place) = self.first_who_wants_any() {
+            let Some((id, session)) = self.sessions.take_slot() else {
+                break;
+            };
+            self.hand_over(place, Ok(Lent::Slot(id, session)), &mut actions);
+        }
         actions
     }
 }
@@ -1459,5 +1458,19 @@ mod tests {
             assert_eq!(machine.census().waiting, 3, "who caused it has left");
             assert_eq!(pump(&mut machine, now).len(), 3, "{spoken_changes}");
         }
+    }
+
+    #[test]
+    fn who_wants_a_new_connection_gets_no_stream_of_an_old_session() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let first = join(&mut machine, 1);
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 5, now);
+        assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
+        let _ = machine.release_slot(1, now);
+        let new = machine.enqueue(2, Want::New).unwrap();
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 5, now);
+        assert_eq!(served(&mut machine, new, now), Some(Ok(200)));
     }
 }

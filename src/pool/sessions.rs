@@ -83,9 +83,22 @@ impl<S> Sessions<S> {
     {
         let chosen = self
             .all
-            .iter_mut()
+            .iter()
             .filter(|session| session.has_room())
-            .min_by_key(|session| (session.active, u64::MAX - session.last_use))?;
+            .min_by_key(|session| (session.active, u64::MAX - session.last_use))?
+            .id;
+        self.take_slot_of(chosen)
+    }
+
+    /// A slot of one session, if it has one.
+    pub(crate) fn take_slot_of(&mut self, id: SessionId) -> Option<(SessionId, S)>
+    where
+        S: Clone,
+    {
+        let chosen = self
+            .all
+            .iter_mut()
+            .find(|session| session.id == id && session.has_room())?;
         let handle = chosen.handle.clone()?;
         self.uses += 1;
         chosen.last_use = self.uses;
