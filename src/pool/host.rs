@@ -372,14 +372,17 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// The waiter for whom another dial should start, if the line calls for more dials than run and the limit allows.
     pub(crate) fn wants_dial(&self, now: Instant) -> Option<Ticket> {
-        let room = self.limits.connections.is_none_or(|max| self.count < max);
-        if !self.open || !room || self.dials.len() >= self.wanted_dials(now) {
+        if !self.may_dial() || self.dials.len() >= self.wanted_dials(now) {
             return None;
         }
         match self.spoken {
             Spoken::Http1 => self.without_dial.keys().next().copied(),
             Spoken::Unknown | Spoken::Http2 => self.first_in_line(),
         }
+    }
+
+    fn may_dial(&self) -> bool {
+        self.open && self.limits.connections.is_none_or(|max| self.count < max)
     }
 
     /// How many dials should run: one for each who waits; with sessions, as many as carry them (spec pool R-DIAL-2); while the
@@ -402,10 +405,10 @@ impl<C, S, E> HostPool<C, S, E> {
         }
     }
 
-    /// When the next hedge is due, if one may still come.
+    /// When the next hedge is due, if one may still come. It is slept for, so it may not stay due while no dial can start.
     fn hedge_at(&self) -> Option<Instant> {
         let running = self.dials.len();
-        let may = self.spoken == Spoken::Unknown && running < self.line.len();
+        let may = self.spoken == Spoken::Unknown && running < self.line.len() && self.may_dial();
         let next = u32::try_from(running)
             .ok()
             .filter(|next| *next <= MAX_HEDGES && may)?;
@@ -1472,5 +1475,17 @@ mod tests {
         let dials = pump(&mut machine, now);
         let _ = http2(&mut machine, dials[0], 5, now);
         assert_eq!(served(&mut machine, new, now), Some(Ok(200)));
+    }
+
+    /// Who waits sleeps until the next hedge: one that may not start would be slept for again and again.
+    #[test]
+    fn no_hedge_is_due_where_no_dial_may_start() {
+        let (mut machine, now) = speaking(Spoken::Unknown, Some(1));
+        let [first, _] = join_all(&mut machine, [1, 2]);
+        assert_eq!(pump(&mut machine, now).len(), 1);
+        let Progress::Waiting { hedge_at, .. } = machine.poll(first, Waker::noop(), now) else {
+            panic!("nobody serves here");
+        };
+        assert_eq!(hedge_at, None);
     }
 }
