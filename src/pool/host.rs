@@ -685,8 +685,14 @@ impl<C, S, E> HostPool<C, S, E> {
         suspects
     }
 
-    /// Returns a suspect to its place, or to whoever came to wait meanwhile.
+    /// Returns a suspect to its place, or to whoever came to wait meanwhile, unless its time is over.
     pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C> {
+        if suspect.until <= now {
+            return Actions {
+                close: Some(suspect.connection),
+                ..Actions::default()
+            };
+        }
         if !self.open || self.first_who_wants_any().is_some() {
             return self.release(suspect.connection, now, suspect.until);
         }
@@ -1487,5 +1493,21 @@ mod tests {
             panic!("nobody serves here");
         };
         assert_eq!(hedge_at, None);
+    }
+
+    #[test]
+    fn a_suspect_that_expired_meanwhile_is_not_lent() {
+        for somebody_waits in [false, true] {
+            let (mut machine, now) = machine(None);
+            lend(&mut machine, 1, now);
+            let _ = machine.release(1, now, later(now, 5));
+            let suspect = machine.take_suspects(|_| true).pop().unwrap();
+            if somebody_waits {
+                join(&mut machine, 10);
+            }
+            let actions = machine.put_back(suspect, later(now, 5));
+            assert_eq!(actions.close, Some(1));
+            assert!(actions.served.is_empty());
+        }
     }
 }
