@@ -700,7 +700,10 @@ impl<C, S, E> HostPool<C, S, E> {
             .idle
             .partition_point(|idle| idle.since <= suspect.since);
         self.idle.insert(at, suspect);
-        Actions::default()
+        Actions {
+            watch: !std::mem::replace(&mut self.watched, true),
+            ..Actions::default()
+        }
     }
 
     /// When the reaper should look again. After [`NextLook::Soon`] it need not be called for what is released; after any other
@@ -720,8 +723,9 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// The reaper goes; answers whether it may.
     pub(crate) fn unwatch(&mut self) -> bool {
-        self.watched = !self.idle.is_empty() || self.sessions.len() > 0;
-        !self.watched
+        let may_go = self.idle.is_empty() && self.sessions.len() == 0;
+        self.watched &= !may_go;
+        may_go
     }
 
     /// Takes all idle connections out, and retires the sessions without streams.
@@ -819,8 +823,10 @@ impl<C, S, E> HostPool<C, S, E> {
 impl<C, S: Clone, E> HostPool<C, S, E> {
     /// A stream is done: its slot goes to the first in line.
     pub(crate) fn release_slot(&mut self, id: SessionId, now: Instant) -> Actions<C> {
-        self.sessions.free_slot(id, now);
-        self.slots_changed()
+        let was_last = self.sessions.free_slot(id, now);
+        let mut actions = self.slots_changed();
+        actions.watch = was_last && !std::mem::replace(&mut self.watched, true);
+        actions
     }
 
     /// The peer allows another number of streams (spec pool R-H2-4).
@@ -1509,5 +1515,30 @@ mod tests {
             assert_eq!(actions.close, Some(1));
             assert!(actions.served.is_empty());
         }
+    }
+
+    /// What another look took out may come back when the reaper has gone to sleep.
+    #[test]
+    fn the_reaper_is_called_for_what_is_put_back() {
+        let (mut machine, now) = machine(None);
+        lend(&mut machine, 1, now);
+        let _ = machine.release(1, now, later(now, 5));
+        let suspect = machine.take_suspects(|_| true).pop().unwrap();
+        assert_eq!(machine.next_look(), NextLook::Never);
+        assert!(machine.put_back(suspect, now).watch);
+    }
+
+    /// R-H2-8: a session's time begins when its last stream ends.
+    #[test]
+    fn the_reaper_is_called_for_a_session_that_becomes_idle() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let first = join(&mut machine, 1);
+        let dials = pump(&mut machine, now);
+        assert!(http2(&mut machine, dials[0], 5, now).watch);
+        assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
+        assert_eq!(machine.next_look(), NextLook::Never);
+        assert!(!machine.unwatch(), "a session is open");
+        assert!(machine.release_slot(1, now).watch);
+        assert_eq!(machine.next_look(), NextLook::At(later(now, 55)));
     }
 }

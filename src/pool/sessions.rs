@@ -107,14 +107,16 @@ impl<S> Sessions<S> {
         Some((chosen.id, handle))
     }
 
-    /// A stream is done.
-    pub(crate) fn free_slot(&mut self, id: SessionId, now: Instant) {
-        if let Some(session) = self.find(id) {
-            session.active = session.active.saturating_sub(1);
-            if session.active == 0 {
-                session.idle_since = Some(now);
-            }
+    /// A stream is done; answers whether it was the session's last.
+    pub(crate) fn free_slot(&mut self, id: SessionId, now: Instant) -> bool {
+        let Some(session) = self.find(id) else {
+            return false;
+        };
+        session.active = session.active.saturating_sub(1);
+        if session.active == 0 {
+            session.idle_since = Some(now);
         }
+        session.active == 0
     }
 
     /// The peer allows another number of streams. Fewer than are open means no new ones; zero is full, not dead
