@@ -769,14 +769,14 @@ impl<C, S, E> HostPool<C, S, E> {
     /// The invariants of spec pool R-OBJ-6, as far as one origin can see them.
     pub(crate) fn check(&self) -> Result<(), String> {
         let census = self.census();
-        let delivered = |lent: fn(&Lent<C, S>) -> bool| {
-            let outcomes = self.line.outcomes();
-            outcomes
-                .filter(|outcome| outcome.as_ref().is_ok_and(lent))
-                .count()
-        };
-        let connections = delivered(|lent| matches!(lent, Lent::Connection(_)));
-        let slots = delivered(|lent| matches!(lent, Lent::Slot(..)));
+        let (mut connections, mut slots) = (0, 0);
+        for lent in self.line.outcomes().flatten() {
+            match lent {
+                Lent::Connection(_) => connections += 1,
+                // The session may have ended meanwhile, and its streams with it.
+                Lent::Slot(id, _) => slots += usize::from(self.sessions.knows(*id)),
+            }
+        }
         if census.dialling + self.idle.len() + connections + census.sessions > census.count {
             return Err(format!("more connections than permits: {census:?}"));
         }
@@ -1540,5 +1540,19 @@ mod tests {
         assert!(!machine.unwatch(), "a session is open");
         assert!(machine.release_slot(1, now).watch);
         assert_eq!(machine.next_look(), NextLook::At(later(now, 55)));
+    }
+
+    #[test]
+    fn a_session_may_end_before_its_stream_is_taken() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let first = join(&mut machine, 1);
+        let dials = pump(&mut machine, now);
+        let _ = http2(&mut machine, dials[0], 5, now);
+        assert_eq!(machine.session_gone(1), Some('s'));
+        machine.closed();
+        machine.check().unwrap();
+        assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
+        let _ = machine.release_slot(1, now);
+        assert_eq!(machine.census(), Census::default());
     }
 }

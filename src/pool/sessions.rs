@@ -222,6 +222,11 @@ impl<S> Sessions<S> {
         self.expected
     }
 
+    /// Whether a session has not ended.
+    pub(crate) fn knows(&self, id: SessionId) -> bool {
+        self.all.iter().any(|session| session.id == id)
+    }
+
     /// All sessions, retiring ones too.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
