@@ -4,6 +4,7 @@
 pub mod bench;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod pool_model;
 
 use crate::client::Client;
 
