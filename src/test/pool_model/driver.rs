@@ -3,7 +3,7 @@
 //! It plays the shell around the machine, in the orders that the shell may: it probes what was lent, closes, wakes, dials, and gives
 //! permits back at once or later. It also keeps the books on where every connection and every stream is.
 
-use std::fmt::{Debug, Write};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::model::{Done, Found, Model, Outcome, Resting, Standing, State, Victim};
+use super::compare::same;
+use super::events::{Event, event};
+use super::model::{Done, Found, Model, Outcome, Resting, Standing, Victim};
 use crate::pool::host::{
     Actions, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer, NextLook, Place,
     Progress, Served, SessionId, Spoken, Ticket, Want,
@@ -30,123 +32,47 @@ pub(super) fn play(
         return Ok(());
     };
     let mut driver = Driver::new(*origin, start, trace);
-    for event in events.chunks_exact(2) {
-        let &[event, detail] = event else { continue };
-        driver.happen(self::event(event), detail)?;
+    for pair in events.chunks_exact(2) {
+        let &[byte, detail] = pair else { continue };
+        driver.happen(event(byte), detail)?;
         driver.compare()?;
     }
     driver.end()
 }
 
-/// What may happen. `detail` is the byte that says to whom and how.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// Looks for something free, and takes a place in line if there is nothing.
-    Arrive,
-    /// Takes a place without having looked.
-    Join,
-    /// Takes a place for a new connection.
-    JoinForNew,
-    /// Takes a place with a ticket that is older than the newest.
-    JoinLate,
-    Poll,
-    Leave,
-    Pump,
-    DialledHttp1,
-    DialledHttp2,
-    DialFailed,
-    DialDropped,
-    Release,
-    Discard,
-    ReleaseSlot,
-    SetMaxStreams,
-    SetSuspect,
-    Retire,
-    SessionGone,
-    Evict,
-    Expire,
-    TakeSuspects,
-    PutBack,
-    DrainIdle,
-    DrainAll,
-    Look,
-    SawStale,
-    PermitReturned,
-    /// Time passes; or the client is closed, which comes seldom, because little happens after it.
-    WaitOrClose,
-}
-
-/// How many of 64 bytes mean it.
-const EVENTS: [(Event, u8); 28] = [
-    (Event::Arrive, 6),
-    (Event::Join, 2),
-    (Event::JoinForNew, 2),
-    (Event::JoinLate, 2),
-    (Event::Poll, 6),
-    (Event::Leave, 3),
-    (Event::Pump, 6),
-    (Event::DialledHttp1, 4),
-    (Event::DialledHttp2, 3),
-    (Event::DialFailed, 2),
-    (Event::DialDropped, 1),
-    (Event::Release, 5),
-    (Event::Discard, 1),
-    (Event::ReleaseSlot, 3),
-    (Event::SetMaxStreams, 2),
-    (Event::SetSuspect, 2),
-    (Event::Retire, 1),
-    (Event::SessionGone, 1),
-    (Event::Evict, 1),
-    (Event::Expire, 1),
-    (Event::TakeSuspects, 1),
-    (Event::PutBack, 1),
-    (Event::DrainIdle, 1),
-    (Event::DrainAll, 1),
-    (Event::Look, 2),
-    (Event::SawStale, 1),
-    (Event::PermitReturned, 1),
-    (Event::WaitOrClose, 2),
-];
-
-/// What a byte means.
-fn event(byte: u8) -> Event {
-    let mut left = byte % 64;
-    for (event, share) in EVENTS {
-        if left < share {
-            return event;
-        }
-        left -= share;
-    }
-    Event::WaitOrClose
-}
-
 /// What time may pass at once: little, up to a hedge, up to when something expires, and beyond.
 const STEPS: [u64; 8] = [1, 100, 249, 250, 500, 1000, 5000, 60_000];
 
-struct Driver<'a> {
-    machine: HostPool<u32, u32, u32>,
-    model: Model,
+pub(super) struct Driver<'a> {
+    pub(super) machine: HostPool<u32, u32, u32>,
+    pub(super) model: Model,
     start: Instant,
     trace: Option<&'a mut Vec<String>>,
-    wakers: Vec<Arc<Count>>,
+    pub(super) wakers: Vec<Arc<Count>>,
     /// Of those who left, and of those whose call has not come to wait yet.
     old_tickets: Vec<Ticket>,
     next_ticket: Ticket,
     next_error: u32,
-    connections_made: u32,
+    pub(super) connections_made: u32,
     handles_made: u32,
-    lent: Vec<u32>,
-    closed: Vec<u32>,
-    suspects: Vec<(Idle<u32>, Resting)>,
-    slots: Vec<SessionId>,
+    pub(super) lent: Vec<u32>,
+    pub(super) closed: Vec<u32>,
+    pub(super) suspects: Vec<(Idle<u32>, Resting)>,
+    pub(super) slots: Vec<SessionId>,
     /// Permits of what is closed that have not come back.
-    returning: usize,
-    reaper: NextLook,
+    pub(super) returning: usize,
+    pub(super) reaper: NextLook,
 }
 
 /// Counts how often it is woken.
 #[derive(Default)]
-struct Count(AtomicUsize);
+pub(super) struct Count(AtomicUsize);
+
+impl Count {
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl Wake for Count {
     fn wake(self: Arc<Self>) {
@@ -713,107 +639,6 @@ impl<'a> Driver<'a> {
         self.model.count -= 1;
     }
 
-    /// What must hold after every event.
-    fn compare(&mut self) -> Result<(), Difference> {
-        let now = self.model.now;
-        let census = self.model.census();
-        self.note(|| format!("    {census:?}"));
-        same("the census", &self.machine.census(), &census)?;
-        if let Err(broken) = self.machine.check() {
-            return Err(format!("the machine says of itself: {broken}"));
-        }
-        same(
-            "who is first in line",
-            &self.machine.first_in_line(),
-            &self.model.first_in_line(),
-        )?;
-        same(
-            "who is dialled for next",
-            &self.machine.wants_dial(now),
-            &self.model.wants_dial(),
-        )?;
-        same(
-            "since when the oldest is idle",
-            &self.machine.oldest_idle(),
-            &self.model.oldest_idle(),
-        )?;
-        same(
-            "whether another session is needed",
-            &self.machine.needs_session(),
-            &self.model.needs_session(),
-        )?;
-        same(
-            "the pool's clock",
-            &self.machine.undialled(now),
-            &self.model.undialled(),
-        )?;
-        let wakes = self.wakers.iter();
-        let wakes: Vec<_> = wakes.map(|waker| waker.0.load(Ordering::Relaxed)).collect();
-        same("who was woken", &wakes, &self.model.wakes)?;
-        self.check_books()?;
-        self.check_reaper()
-    }
-
-    /// Nothing is lost and nothing is in two places; no limit is exceeded.
-    fn check_books(&self) -> Result<(), Difference> {
-        let mut places = vec![0; usize::try_from(self.connections_made).unwrap_or(0) + 1];
-        let mut streams = Vec::new();
-        for seat in &self.model.seats {
-            match &seat.state {
-                State::Served(Ok(Lent::Connection(connection))) => {
-                    places[*connection as usize] += 1;
-                }
-                State::Served(Ok(Lent::Slot(id, _))) => streams.push(*id),
-                State::Served(Err(_)) | State::Waiting | State::Taken => {}
-            }
-        }
-        let idle = self.model.idle.iter().map(|idle| idle.connection);
-        let suspects = self.suspects.iter().map(|(_, known)| known.connection);
-        let others = self.lent.iter().chain(&self.closed).copied();
-        let open = idle.chain(suspects).chain(others);
-        for connection in open {
-            places[connection as usize] += 1;
-        }
-        if let Some(at) = (1..places.len()).find(|at| places[*at] != 1) {
-            return Err(format!("connection {at} is in {} places", places[at]));
-        }
-        streams.extend(&self.slots);
-        for session in &self.model.sessions {
-            let out = streams.iter().filter(|id| **id == session.id).count();
-            same("the streams of a session", &session.active, &out)?;
-        }
-        let open = places.len() - 1 - self.closed.len();
-        let count = open + self.model.sessions.len() + self.model.dials.len() + self.returning;
-        same("the permits that are out", &self.model.count, &count)?;
-        if self.model.limits.connections.is_some_and(|max| count > max) {
-            return Err(format!("{count} connections are over the limit"));
-        }
-        Ok(())
-    }
-
-    /// Spec pool 3.11: whatever is idle is known to a reaper, or will be looked at before its time is over.
-    fn check_reaper(&self) -> Result<(), Difference> {
-        let unknown = match self.reaper {
-            NextLook::Soon => false,
-            look => {
-                let unarmed = self.model.idle.iter().any(|idle| !idle.armed);
-                let expiry = self.model.next_expiry();
-                let too_late = expiry.is_some_and(|expiry| match look {
-                    NextLook::At(at) => expiry < at,
-                    NextLook::Soon | NextLook::Never => true,
-                });
-                unarmed || too_late
-            }
-        };
-        if unknown {
-            return Err(format!(
-                "no reaper knows of what is idle: {:?}",
-                self.reaper
-            ));
-        }
-        Ok(())
-    }
-
     /// Everything ends, and what the machine still holds must be what the model still holds.
     fn end(&mut self) -> Result<(), Difference> {
         self.note(|| "the end".to_owned());
@@ -852,7 +677,7 @@ impl<'a> Driver<'a> {
         same("what is left", &self.machine.census(), &Default::default())
     }
 
-    fn note(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
         let at = self.model.now - self.start;
         if let Some(trace) = &mut self.trace {
             let mut text = String::new();
@@ -874,13 +699,4 @@ fn lifetime(detail: u8) -> Duration {
 /// One of `count`, if there is any.
 fn pick(detail: u8, count: usize) -> Option<usize> {
     usize::from(detail).checked_rem(count)
-}
-
-fn same<T: PartialEq + Debug>(what: &str, machine: &T, model: &T) -> Result<(), Difference> {
-    if machine == model {
-        return Ok(());
-    }
-    Err(format!(
-        "{what}: the machine says {machine:?}, the model says {model:?}"
-    ))
 }

@@ -1,0 +1,83 @@
+//! What may happen to one origin, and which byte means it.
+
+/// What may happen. `detail` is the byte that says to whom and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    /// Looks for something free, and takes a place in line if there is nothing.
+    Arrive,
+    /// Takes a place without having looked.
+    Join,
+    /// Takes a place for a new connection.
+    JoinForNew,
+    /// Takes a place with a ticket that is older than the newest.
+    JoinLate,
+    Poll,
+    Leave,
+    Pump,
+    DialledHttp1,
+    DialledHttp2,
+    DialFailed,
+    DialDropped,
+    Release,
+    Discard,
+    ReleaseSlot,
+    SetMaxStreams,
+    SetSuspect,
+    Retire,
+    SessionGone,
+    Evict,
+    Expire,
+    TakeSuspects,
+    PutBack,
+    DrainIdle,
+    DrainAll,
+    Look,
+    SawStale,
+    PermitReturned,
+    /// Time passes; or the client is closed, which comes seldom, because little happens after it.
+    WaitOrClose,
+}
+
+/// How many of 64 bytes mean it.
+const EVENTS: [(Event, u8); 28] = [
+    (Event::Arrive, 6),
+    (Event::Join, 2),
+    (Event::JoinForNew, 2),
+    (Event::JoinLate, 2),
+    (Event::Poll, 6),
+    (Event::Leave, 3),
+    (Event::Pump, 6),
+    (Event::DialledHttp1, 4),
+    (Event::DialledHttp2, 3),
+    (Event::DialFailed, 2),
+    (Event::DialDropped, 1),
+    (Event::Release, 5),
+    (Event::Discard, 1),
+    (Event::ReleaseSlot, 3),
+    (Event::SetMaxStreams, 2),
+    (Event::SetSuspect, 2),
+    (Event::Retire, 1),
+    (Event::SessionGone, 1),
+    (Event::Evict, 1),
+    (Event::Expire, 1),
+    (Event::TakeSuspects, 1),
+    (Event::PutBack, 1),
+    (Event::DrainIdle, 1),
+    (Event::DrainAll, 1),
+    (Event::Look, 2),
+    (Event::SawStale, 1),
+    (Event::PermitReturned, 1),
+    (Event::WaitOrClose, 2),
+];
+
+/// What a byte means.
+pub(super) fn event(byte: u8) -> Event {
+    let mut left = byte % 64;
+    for (event, share) in &EVENTS {
+        if left < *share {
+            return *event;
+        }
+        left -= share;
+    }
+    Event::WaitOrClose
+}
