@@ -452,6 +452,15 @@ impl Host {
         }
     }
 
+    /// Closes what has been idle longest elsewhere, if somebody here waits for room.
+    pub(super) fn make_room(&self) {
+        if self.shared.capacity.is_starving() && self.lock().wants_dial(Instant::now()).is_some() {
+            if let Some(pool) = self.pool.upgrade() {
+                pool.evict_for(self);
+            }
+        }
+    }
+
     /// A unit of the limit on all connections was handed to this host; answers whether it has a use for it.
     pub(super) fn granted(self: &Arc<Self>) -> bool {
         if self.dials.is_closed() {
@@ -510,6 +519,8 @@ impl Host {
             self.counters.dial(DialEvent::Surplus);
         }
         self.act(actions, why);
+        // It may have gone to somebody else than who caused it, and he is without a dial now.
+        self.pump();
     }
 
     /// A dial ended without an outcome: its runtime is going, the client was closed, or a connector panicked.

@@ -578,7 +578,7 @@ impl<C, S, E> HostPool<C, S, E> {
         let mut actions = Actions::default();
         if let Some(first) = first {
             self.hand_over(first, Ok(Lent::Connection(connection)), &mut actions);
-        } else if self.open && now < until {
+        } else if self.open && now < until && !self.is_in_the_way(now) {
             self.idle.push_back(Idle {
                 connection,
                 since: now,
@@ -590,6 +590,13 @@ impl<C, S, E> HostPool<C, S, E> {
             actions.close = Some(connection);
         }
         actions
+    }
+
+    /// Whether a connection that is not wanted takes up the room of a dial that is: those who wait want a new one, and the
+    /// limit is reached.
+    fn is_in_the_way(&self, now: Instant) -> bool {
+        let full = self.limits.connections.is_some_and(|max| self.count >= max);
+        full && self.dials.len() < self.wanted_dials(now)
     }
 
     /// Who has waited longest among those whom an old connection serves as well.
@@ -693,15 +700,18 @@ impl<C, S, E> HostPool<C, S, E> {
                 ..Actions::default()
             };
         }
-        if !self.open || self.first_who_wants_any().is_some() {
+        let wanted = self.first_who_wants_any().is_some() || self.is_in_the_way(now);
+        if !self.open || wanted {
             return self.release(suspect.connection, now, suspect.until);
         }
         let at = self
             .idle
             .partition_point(|idle| idle.since <= suspect.since);
+        let armed = suspect.armed;
         self.idle.insert(at, suspect);
+        // One that is armed comes from the reaper itself, which is about to ask when to look again.
         Actions {
-            watch: !std::mem::replace(&mut self.watched, true),
+            watch: !armed && !std::mem::replace(&mut self.watched, true),
             ..Actions::default()
         }
     }
@@ -1165,6 +1175,27 @@ mod tests {
         let id = machine.begin_dial(now);
         let _ = http1(&mut machine, id, 2, now);
         assert_eq!(served(&mut machine, new, now), Some(Ok(2)));
+        machine.check().unwrap();
+    }
+
+    /// Its room is needed for the new one.
+    #[test]
+    fn an_old_connection_closes_for_who_wants_a_new_one_at_the_limit() {
+        let (mut machine, now) = machine(Some(2));
+        lend(&mut machine, 1, now);
+        lend(&mut machine, 2, now);
+        let new = machine.enqueue(10, Want::New).unwrap();
+        assert_eq!(machine.wants_dial(now), None, "the limit is reached");
+        assert_eq!(machine.release(1, now, later(now, 5)).close, Some(1));
+        machine.closed();
+        let id = pump(&mut machine, now)[0];
+        assert_eq!(
+            machine.release(2, now, later(now, 5)).close,
+            None,
+            "one is enough"
+        );
+        let _ = http1(&mut machine, id, 3, now);
+        assert_eq!(served(&mut machine, new, now), Some(Ok(3)));
         machine.check().unwrap();
     }
 

@@ -171,9 +171,7 @@ impl Pool {
             // The connections that are idle here take up the room that a new one needs.
             host.evict(CloseCause::Evicted);
         }
-        if self.0.shared.capacity.is_starving() && host.lock().wants_dial(now).is_some() {
-            self.0.evict_for(host);
-        }
+        host.make_room();
         let connection = poll_fn(|cx| wait.poll(cx)).await?;
         Ok(Lease::new(
             connection,

@@ -120,6 +120,7 @@ impl<'a> Wait<'a> {
                                 return Poll::Ready(Err(client_closed()));
                             }
                             self.host.pump();
+                            self.host.make_room();
                             continue;
                         }
                     }

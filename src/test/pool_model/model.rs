@@ -271,6 +271,12 @@ impl Model {
         }
     }
 
+    /// An old connection takes up the room of a new one that somebody waits for.
+    fn is_in_the_way(&self) -> bool {
+        let full = self.limits.connections.is_some_and(|max| self.count >= max);
+        full && self.dials.len() < self.wanted_dials(self.now)
+    }
+
     fn has_room(&self) -> bool {
         self.open && self.limits.connections.is_none_or(|max| self.count < max)
     }
@@ -433,7 +439,7 @@ impl Model {
         let mut done = Done::default();
         if let Some(at) = first {
             self.serve(at, Ok(Lent::Connection(connection)), &mut done);
-        } else if self.open && self.now < until {
+        } else if self.open && self.now < until && !self.is_in_the_way() {
             self.idle.push(Resting {
                 connection,
                 since: self.now,
@@ -580,7 +586,7 @@ impl Model {
             };
         }
         let first = self.first(Some(Want::Any));
-        if first.is_some() {
+        if first.is_some() || self.is_in_the_way() {
             return self.hand_on(first, suspect.connection, suspect.until);
         }
         let older = self.idle.iter().filter(|idle| idle.since <= suspect.since);
