@@ -59,6 +59,7 @@ const PURE: &[&str] = &[
     "client/status.rs",
     "call/prepare.rs",
     "policy/*.rs",
+    "pool/actions.rs",
     "pool/age.rs",
     "pool/host.rs",
     "pool/learned.rs",

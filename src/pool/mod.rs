@@ -7,6 +7,7 @@
 //! is longer than the dials that run and the limits allow; at the limit on all connections the oldest idle one of another
 //! origin makes room. Who drops the future of a checkout leaves the line, and what was served to him goes to the next.
 
+mod actions;
 mod age;
 mod capacity;
 mod dial;
