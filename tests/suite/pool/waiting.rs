@@ -130,7 +130,7 @@ async fn t08_timeout_against_delivery() {
     connection.write(ok("")).await;
     call.await.unwrap().unwrap();
     let (mut served, mut timed_out, mut raced) = (0, 0, [0, 0]);
-    for round in 0..5000_u32 {
+    for round in 0..3000_u32 {
         let holding = get(&client, "http://peer.test/holds");
         connection.read_request().await;
         connection
@@ -225,9 +225,9 @@ async fn t08_timeout_against_delivery() {
         "the race went one way only: {raced:?}"
     );
     let total = client.stats().total;
-    assert_eq!((served + timed_out, world.accepts()), (5000, 1));
+    assert_eq!((served + timed_out, world.accepts()), (3000, 1));
     assert_eq!(total.timeouts.get(Phase::Pool), timed_out);
-    assert_eq!(total.checkouts.get(Checkout::Reused), 5000 + served);
+    assert_eq!(total.checkouts.get(Checkout::Reused), 3000 + served);
     settle(&client, &world).await;
 }
 
