@@ -1,7 +1,8 @@
 //! Does one sequence of events to the machine and to the model, and compares what they say after each of them.
 //!
 //! It plays the shell around the machine, in the orders that the shell may: it probes what was lent, closes, wakes, dials, and gives
-//! permits back at once or later. It also keeps the books on where every connection and every stream is.
+//! permits back at once or later. It also keeps the books on where every connection and every stream is. Called by `mod.rs`; what is
+//! compared after every event stands in `compare.rs`.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) fn play(
 /// What time may pass at once: little, up to a hedge, up to when something expires, and beyond.
 const STEPS: [u64; 8] = [1, 100, 249, 250, 500, 1000, 5000, 60_000];
 
+/// The two, and what the shell would hold.
 pub(super) struct Driver<'a> {
     pub(super) machine: HostPool<u32, u32, u32>,
     pub(super) model: Model,
@@ -55,12 +57,15 @@ pub(super) struct Driver<'a> {
     next_error: u32,
     pub(super) connections_made: u32,
     handles_made: u32,
+    /// Where connections are that are neither idle nor delivered.
     pub(super) lent: Vec<u32>,
     pub(super) closed: Vec<u32>,
     pub(super) suspects: Vec<(Idle<u32>, Resting)>,
+    /// Streams that are open, by their session.
     pub(super) slots: Vec<SessionId>,
     /// Permits of what is closed that have not come back.
     pub(super) returning: usize,
+    /// What the reaper knows: when it has to look again.
     pub(super) reaper: NextLook,
 }
 
@@ -83,7 +88,8 @@ impl Wake for Count {
 impl<'a> Driver<'a> {
     fn new(origin: u8, start: Instant, trace: Option<&'a mut Vec<String>>) -> Self {
         let limits = HostLimits {
-            connections: [None, Some(1), Some(2), Some(3)][usize::from(origin & 3)],
+            connections: [None, Some(1), Some(2), Some(3), None, None, None, Some(3)]
+                [usize::from(origin & 3 | origin >> 5 & 4)],
             line: [None, Some(2), Some(4), None][usize::from(origin >> 2 & 3)],
             sessions: [1, 2][usize::from(origin >> 4 & 1)],
             session_idle: Duration::from_secs(3),
@@ -117,8 +123,8 @@ impl<'a> Driver<'a> {
         self.note(|| format!("{event:?}"));
         match event {
             Event::Arrive => self.arrive(detail),
-            Event::Join => self.join_anew(Want::Any),
-            Event::JoinForNew => self.join_anew(Want::New),
+            Event::Join => self.join_anew(Want::Any, detail),
+            Event::JoinForNew => self.join_anew(Want::New, detail),
             Event::JoinLate => self.join_late(detail),
             Event::Poll => self.poll(detail),
             Event::Leave => self.leave(detail),
@@ -139,7 +145,7 @@ impl<'a> Driver<'a> {
             Event::PutBack => self.put_back(detail),
             Event::DrainIdle => self.drain(false),
             Event::DrainAll => self.drain(true),
-            Event::Look => self.look(),
+            Event::Look => self.look(detail),
             Event::SawStale => {
                 self.machine.saw_stale(self.model.now);
                 self.model.saw_stale();
@@ -159,6 +165,7 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What a call does first: it takes what is free, else a place in line.
     fn arrive(&mut self, detail: u8) -> Result<(), Difference> {
         let mut expired = Vec::new();
         let now = self.model.now;
@@ -185,27 +192,33 @@ impl<'a> Driver<'a> {
                     self.old_tickets.push(self.next_ticket);
                     self.next_ticket += 1;
                 }
-                self.join_anew(Want::Any)
+                self.join_anew(Want::Any, detail >> 1)
             }
         }
     }
 
-    fn join_anew(&mut self, want: Want) -> Result<(), Difference> {
+    fn join_anew(&mut self, want: Want, detail: u8) -> Result<(), Difference> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.join(ticket, want)
+        self.join(ticket, want, detail)
     }
 
     fn join_late(&mut self, detail: u8) -> Result<(), Difference> {
         if self.old_tickets.is_empty() {
             return Ok(());
         }
-        let at = usize::from(detail >> 1) % self.old_tickets.len();
-        let ticket = self.old_tickets.remove(at);
-        self.join(ticket, [Want::Any, Want::New][usize::from(detail & 1)])
+        // One of the last: of an older one nobody knows any more.
+        let back = 1 + usize::from(detail >> 1) % self.old_tickets.len().min(3);
+        let ticket = self.old_tickets.remove(self.old_tickets.len() - back);
+        self.join(
+            ticket,
+            [Want::Any, Want::New][usize::from(detail & 1)],
+            detail >> 1,
+        )
     }
 
-    fn join(&mut self, ticket: Ticket, want: Want) -> Result<(), Difference> {
+    /// Nobody may be turned away who may come, and the other way round.
+    fn join(&mut self, ticket: Ticket, want: Want, detail: u8) -> Result<(), Difference> {
         self.note(|| format!("  ticket {ticket}, {want:?}"));
         let refusal = self.model.refusal();
         let place = self.machine.enqueue(ticket, want);
@@ -217,9 +230,11 @@ impl<'a> Driver<'a> {
             }
             Err(_) => self.old_tickets.push(ticket),
         }
-        Ok(())
+        // Dials start at once, unless other hosts have taken all the room.
+        self.pump(if detail & 1 == 0 { usize::MAX } else { 0 })
     }
 
+    /// Somebody asks how he stands, and uses what he was served.
     fn poll(&mut self, detail: u8) -> Result<(), Difference> {
         let Some(at) = pick(detail >> 3, self.model.seats.len()) else {
             return Ok(());
@@ -340,6 +355,7 @@ impl<'a> Driver<'a> {
         self.act(actions, &done)
     }
 
+    /// A session is not opened if nobody needs it (spec pool R-ALPN-3), mostly.
     fn dialled_http2(&mut self, detail: u8) -> Result<(), Difference> {
         let Some(id) = self.pick_dial(detail >> 3) else {
             return Ok(());
@@ -546,9 +562,15 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// The reaper looks: it arms what is not, and learns when to look again.
-    fn look(&mut self) -> Result<(), Difference> {
+    /// The reaper looks: it asks suspects how they are, arms what is not, and learns when to look again.
+    fn look(&mut self, detail: u8) -> Result<(), Difference> {
         self.expire()?;
+        if detail & 2 == 2 {
+            self.take_suspects(detail)?;
+            while !self.suspects.is_empty() {
+                self.put_back(0)?;
+            }
+        }
         let taken = self.machine.take_suspects(|idle| {
             idle.armed = true;
             false
@@ -607,6 +629,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Somebody has it in use.
     fn keep(&mut self, lent: Lent<u32, u32>) {
         match lent {
             Lent::Connection(connection) => self.lent.push(connection),
@@ -614,6 +637,7 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Closes a connection.
     fn discard(&mut self, connection: u32) {
         self.closed.push(connection);
         self.permit_ends();
@@ -677,6 +701,7 @@ impl<'a> Driver<'a> {
         same("what is left", &self.machine.census(), &Default::default())
     }
 
+    /// Writes down what happens, if anybody reads it.
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
         let at = self.model.now - self.start;
         if let Some(trace) = &mut self.trace {

@@ -1,7 +1,7 @@
 //! What may happen to one origin, and which byte means it.
 
 /// What may happen. `detail` is the byte that says to whom and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Looks for something free, and takes a place in line if there is nothing.
     Arrive,
@@ -40,34 +40,34 @@ pub(super) enum Event {
 
 /// How many of 64 bytes mean it.
 const EVENTS: [(Event, u8); 28] = [
-    (Event::Arrive, 6),
-    (Event::Join, 2),
-    (Event::JoinForNew, 2),
+    (Event::Arrive, 4),
+    (Event::Join, 1),
+    (Event::JoinForNew, 1),
     (Event::JoinLate, 2),
     (Event::Poll, 6),
-    (Event::Leave, 3),
-    (Event::Pump, 6),
-    (Event::DialledHttp1, 4),
+    (Event::Leave, 4),
+    (Event::Pump, 5),
+    (Event::DialledHttp1, 5),
     (Event::DialledHttp2, 3),
     (Event::DialFailed, 2),
     (Event::DialDropped, 1),
-    (Event::Release, 5),
+    (Event::Release, 6),
     (Event::Discard, 1),
     (Event::ReleaseSlot, 3),
     (Event::SetMaxStreams, 2),
-    (Event::SetSuspect, 2),
+    (Event::SetSuspect, 1),
     (Event::Retire, 1),
     (Event::SessionGone, 1),
     (Event::Evict, 1),
     (Event::Expire, 1),
-    (Event::TakeSuspects, 1),
-    (Event::PutBack, 1),
+    (Event::TakeSuspects, 2),
+    (Event::PutBack, 2),
     (Event::DrainIdle, 1),
     (Event::DrainAll, 1),
     (Event::Look, 2),
     (Event::SawStale, 1),
     (Event::PermitReturned, 1),
-    (Event::WaitOrClose, 2),
+    (Event::WaitOrClose, 3),
 ];
 
 /// What a byte means.

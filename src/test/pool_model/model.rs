@@ -50,9 +50,12 @@ pub(super) struct Seat {
     waker: Option<usize>,
 }
 
+/// How somebody who came to wait stands.
 pub(super) enum State {
     Waiting,
+    /// It lies at his place.
     Served(Outcome),
+    /// He has it, and his place still.
     Taken,
 }
 
@@ -65,6 +68,7 @@ pub(super) struct Resting {
     pub(super) armed: bool,
 }
 
+/// An HTTP/2 session that has not ended.
 pub(super) struct Session {
     pub(super) id: SessionId,
     /// `None` when it takes no new streams any more.
@@ -77,6 +81,7 @@ pub(super) struct Session {
     pub(super) idle_since: Option<Instant>,
 }
 
+/// A dial that runs.
 #[derive(Clone, Copy)]
 pub(super) struct Dial {
     pub(super) id: DialId,
@@ -119,6 +124,7 @@ pub(super) enum Victim {
 }
 
 impl Model {
+    /// Nothing is open, and nobody waits.
     pub(super) fn new(limits: HostLimits, spoken: Spoken, now: Instant) -> Self {
         Self {
             limits,
@@ -402,6 +408,7 @@ impl Model {
         done
     }
 
+    /// Cancellation is not failure: nobody hears of it (spec pool R-DIAL-5).
     pub(super) fn dial_dropped(&mut self, id: DialId) {
         self.end_dial(id);
     }
@@ -452,6 +459,7 @@ impl Model {
         done
     }
 
+    /// R-LIFE-4: whoever waits hears that it is over.
     pub(super) fn close(&mut self, error: u32) -> Done {
         let mut done = Done::default();
         self.open = false;
@@ -515,10 +523,12 @@ impl Model {
         done
     }
 
+    /// R-H2-6: no new streams.
     pub(super) fn retire(&mut self, id: SessionId) -> Option<u32> {
         self.session(id)?.handle.take()
     }
 
+    /// The session has ended, and its streams with it.
     pub(super) fn session_gone(&mut self, id: SessionId) -> Option<u32> {
         let at = self.sessions.iter().position(|session| session.id == id)?;
         // The last takes its place: an order that only decides between sessions that were never used.
@@ -579,14 +589,14 @@ impl Model {
     /// A suspect has proved to be alive: it goes to who came to wait meanwhile, else back to its place. It is not lent once its
     /// time is over.
     pub(super) fn put_back(&mut self, suspect: Resting) -> Done {
-        if !self.open || self.now >= suspect.until {
+        if self.now >= suspect.until {
             return Done {
                 close: Some(suspect.connection),
                 ..Done::default()
             };
         }
         let first = self.first(Some(Want::Any));
-        if first.is_some() || self.is_in_the_way() {
+        if first.is_some() || !self.open || self.is_in_the_way() {
             return self.hand_on(first, suspect.connection, suspect.until);
         }
         let older = self.idle.iter().filter(|idle| idle.since <= suspect.since);
