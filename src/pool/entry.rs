@@ -5,11 +5,12 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
 
+use http::Version;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
@@ -51,6 +52,8 @@ pub(crate) struct Host {
     tethers: Tethers,
     /// Bodies that are being read to their end with nobody interested.
     draining: AtomicUsize,
+    /// Whether its last response was of HTTP/1.0.
+    http10: AtomicBool,
     state: Mutex<Machine>,
     this: Weak<Self>,
 }
@@ -71,6 +74,7 @@ impl Host {
             dials: Dials::default(),
             tethers: Tethers::default(),
             draining: AtomicUsize::new(0),
+            http10: AtomicBool::new(false),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -107,6 +111,19 @@ impl Host {
 
     pub(super) fn tethers(&self) -> &Tethers {
         &self.tethers
+    }
+
+    /// Whether its last response was of HTTP/1.0: then a body of unknown length cannot be sent to it (ruling 14).
+    pub(super) fn speaks_http10(&self) -> bool {
+        self.http10.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_version(&self, version: Version) {
+        let http10 = version == Version::HTTP_10;
+        // Written only when it changes: a store would take the line from all other cores each time.
+        if self.speaks_http10() != http10 {
+            self.http10.store(http10, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn draining(&self) -> &AtomicUsize {
@@ -392,16 +409,19 @@ impl Host {
         }
     }
 
-    fn put_back(&self, suspect: Idle<Connection>) {
+    fn put_back(&self, mut suspect: Idle<Connection>) {
+        let now = Instant::now();
+        let why = self.age(&suspect.connection.settle()).expired_by(now);
         let mut state = self.lock();
         if self.shared.is_stale(suspect.connection.dialled()) {
             drop(state);
             return self.discard(suspect.connection, CloseCause::Stale);
         }
-        let actions = state.put_back(suspect, Instant::now());
+        let actions = state.put_back(suspect, now);
         self.forget_served(&actions);
         drop(state);
-        self.act(actions, CloseCause::PoolClosed);
+        let closed = self.shared.closed.load(Ordering::Relaxed);
+        self.act(actions, if closed { CloseCause::PoolClosed } else { why });
     }
 
     pub(super) fn close_idle(&self, why: CloseCause) {
@@ -424,7 +444,11 @@ impl Host {
     pub(super) fn close(&self) {
         let actions = self.lock().close(&client_closed());
         actions.served.into_iter().for_each(Served::wake);
-        self.close_idle(CloseCause::PoolClosed);
+        let (idle, sessions) = self.lock().drain_all();
+        drop(sessions);
+        for connection in idle {
+            self.discard(connection, CloseCause::PoolClosed);
+        }
         self.dials.close();
     }
 

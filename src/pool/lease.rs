@@ -104,10 +104,21 @@ impl Lease {
         now: Instant,
     ) -> Result<Answer, Failed> {
         let connection = self.connection.as_mut().expect(LENT);
-        let outcome = match connection.begin(head, defaults, body, now) {
+        let begun = if self.host.speaks_http10() && body.left().is_none() {
+            Err(Error::invalid(
+                "the server speaks HTTP/1.0, which has no way to send a body of unknown length (RFC 9112 section 7.1); see \
+                 Body::sized_stream",
+            ))
+        } else {
+            connection.begin(head, defaults, body, now)
+        };
+        let outcome = match begun {
             Ok(()) => poll_fn(|cx| connection.poll_head(cx, deadline)).await,
             Err(error) => Err(error),
         };
+        if let Ok(answer) = &outcome {
+            self.host.note_version(answer.head.version);
+        }
         outcome.map_err(|error| Failed {
             reset_by: connection.info().remote_addr.filter(|_| is_reset(&error)),
             error,

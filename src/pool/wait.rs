@@ -136,7 +136,9 @@ impl<'a> Wait<'a> {
                     // The dial may end for somebody else, and nobody tells the others: then the pool limit counts on.
                     let pool = self.pool_limit(undialled, now);
                     let again = pool.map(|pool| pool.at.max(now + LOOK_AGAIN));
-                    let again = again.into_iter().chain(hedge_at).min();
+                    // A hedge for which there is no room stays due; that is no reason to ask without a pause.
+                    let hedge = hedge_at.map(|at| at.max(now + MILLI));
+                    let again = again.into_iter().chain(hedge).min();
                     (self.deadline.next(phase, Some(since)), again)
                 }
                 Progress::Waiting {
@@ -194,6 +196,8 @@ impl Drop for Wait<'_> {
         }
     }
 }
+
+const MILLI: Duration = Duration::from_millis(1);
 
 /// How soon a waiter for whom a dial runs looks again whether one still does, once its pool limit could strike.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

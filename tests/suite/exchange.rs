@@ -1376,3 +1376,46 @@ async fn a_reply_followed_by_a_half_close() {
     drop(again);
     settle(&client, &world).await;
 }
+
+/// Ruling 14: chunks mean nothing to a server of HTTP/1.0; its next response of HTTP/1.1 lifts that.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_not_sent_to_a_server_of_http10() {
+    let world = World::new();
+    let client = world.client();
+    let stream = || {
+        let (feed, stream) = fed();
+        feed.give("x");
+        Body::stream(stream)
+    };
+    for (version, refused) in [("1.0", true), ("1.1", false)] {
+        let call = tokio::spawn(client.get(URL).send());
+        let mut connection = world.accept().await;
+        connection.read_request().await;
+        connection
+            .write(format!(
+                "HTTP/{version} 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            ))
+            .await;
+        call.await.unwrap().unwrap();
+        let call = tokio::spawn(client.put(URL).body(stream()).send());
+        let mut connection = world.accept().await;
+        if refused {
+            let error = call.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            assert!(error.to_string().contains("HTTP/1.0"), "{error}");
+            assert_eq!(error.sent(), Sent::Nothing);
+            // A body of known length is no matter.
+            let sized = tokio::spawn(client.put(URL).body("known").send());
+            assert_eq!(connection.read_request().await.body, b"known");
+            connection
+                .write("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await;
+            sized.await.unwrap().unwrap();
+        } else {
+            connection.read_request().await;
+            connection.write(ok("")).await;
+            call.await.unwrap().unwrap();
+        }
+    }
+    settle(&client, &world).await;
+}

@@ -89,3 +89,9 @@ fn request_head() {
 fn url() {
     replay("url", 100);
 }
+
+/// Spec pool, test 40: the machine of the pool beside a naive model of it.
+#[test]
+fn pool_model() {
+    replay("pool_model", 100);
+}

@@ -22,13 +22,14 @@ pub use url::url;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
     ("exchange", exchange),
     ("request_head", request_head),
     ("url", url),
+    ("pool_model", super::pool_model::run),
 ];
 
 /// Random numbers that are the same in every run.
