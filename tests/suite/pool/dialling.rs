@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use sockeye::{ErrorKind, Limits, Sent};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use super::{MILLI, SECOND, URL, at_most, get, held, limited, serve_after, text};
-use crate::support::peer::{Dial, World, let_others_run, ok, reply, settle};
+use crate::support::peer::{Dial, World, let_others_run, ok, reply, settle, until};
 
 /// 12, R-DIAL-1: the call that caused a dial is dropped; the dial serves the others.
 #[tokio::test(start_paused = true)]
@@ -252,5 +252,34 @@ async fn preconnect_counts_no_bytes() {
     let after = client.stats().total;
     assert_eq!(after.bytes_sent, before.bytes_sent);
     assert_eq!(after.bytes_received, before.bytes_received);
+    settle(&client, &world).await;
+}
+
+/// R-LIFE-1: what is idle stays there for others while more is dialled, and each new connection is there as soon as it is open.
+#[tokio::test(start_paused = true)]
+async fn preconnect_keeps_nothing_from_others() {
+    let world = World::new();
+    world.serve(|_| ok(""));
+    let client = world.client();
+    client.get(URL).send().await.unwrap();
+    for seconds in [1, 5] {
+        world.plan(Dial::Delay(seconds * SECOND));
+    }
+    let preconnecting = tokio::spawn({
+        let client = client.clone();
+        async move { client.preconnect(URL, 3).await }
+    });
+    let_others_run().await;
+    let started = Instant::now();
+    let response = client.get(URL).send().await.unwrap();
+    assert!(response.reused());
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    advance(SECOND + MILLI).await;
+    until("one more is idle", || {
+        client.stats().total.connections_idle == 2
+    })
+    .await;
+    assert!(!preconnecting.is_finished());
+    assert_eq!(preconnecting.await.unwrap().unwrap(), 3);
     settle(&client, &world).await;
 }

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use super::{MILLI, SECOND, URL, at_most, get, held, limited, serve_after, text};
-use crate::support::peer::{PeerConnection, World, let_others_run, ok, reply, settle};
+use crate::support::peer::{Dial, PeerConnection, World, let_others_run, ok, reply, settle};
 use crate::support::streams::{Random, within_polls};
 
 /// 5, R-Q-1: never more than the limit, and first come, first served.
@@ -524,4 +524,34 @@ async fn another_origin_that_waits_for_long_goes_first() {
         }
         settle(&client, &world).await;
     }
+}
+
+/// Ruling 4: the pool limit counts the time without a dial. A waiter whose dial served another is not told of it, and its limit
+/// strikes in time nevertheless.
+#[tokio::test(start_paused = true)]
+async fn the_pool_limit_strikes_when_the_dial_served_another() {
+    let world = World::new();
+    world.plan(Dial::Delay(100 * MILLI));
+    let one = Limits::default().with_max_connections_per_host(NonZeroUsize::new(1));
+    let timeouts = Timeouts::default()
+        .with_pool(Some(200 * MILLI))
+        .with_connect(Some(10 * SECOND));
+    let client = world
+        .builder()
+        .limits(one)
+        .timeouts(timeouts)
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let first = get(&client, URL);
+    let second = get(&client, URL);
+    let mut connection = world.accept().await;
+    connection.read_request().await;
+    let error = second.await.unwrap().unwrap_err();
+    assert_eq!(error.phase(), Some(Phase::Pool), "{error}");
+    let waited = started.elapsed();
+    assert!((300 * MILLI..=400 * MILLI).contains(&waited), "{waited:?}");
+    connection.write(ok("")).await;
+    first.await.unwrap().unwrap();
+    settle(&client, &world).await;
 }
