@@ -11,6 +11,7 @@ mod differential;
 mod exchange;
 mod interop;
 mod liveness;
+mod mixing;
 mod network;
 mod pool;
 mod runtimes;
