@@ -15,6 +15,7 @@ use crate::support::streams::{Pieces, fed, within_polls};
 
 const URL: &str = "http://peer.test/";
 
+#[cfg(feature = "json")]
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct User {
     name: String,

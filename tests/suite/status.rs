@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use sockeye::{Body, ErrorKind, Sent, StatusCode, Timeouts};
+#[cfg(feature = "json")]
+use sockeye::Sent;
+use sockeye::{Body, ErrorKind, StatusCode, Timeouts};
 use tokio::time::Instant;
 
 use crate::support::peer::{World, let_others_run, ok, reply, settle};
 use crate::support::streams::Pieces;
 
+#[cfg(feature = "json")]
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 struct Problem {
     title: String,
     code: u32,
 }
 
+#[cfg(feature = "json")]
 const PROBLEM: &str = r#"{"title":"no such user","code":17}"#;
 
 #[cfg(feature = "json")]
