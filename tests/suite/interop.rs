@@ -304,6 +304,35 @@ async fn interop_nginx_takes_bodies() {
     .await;
 }
 
+/// nginx asks for a body that it takes, and refuses one that is too large before any of it is sent.
+#[tokio::test]
+#[ignore = "needs nginx: run by .ci/run"]
+async fn interop_nginx_expectations() {
+    let nginx = Nginx::start();
+    within(async {
+        let client = Client::new();
+        let host = format!("127.0.0.1:{}", nginx.plain);
+        for body in ["payload", ""] {
+            let request = client.post(nginx.url("/echo")).body(body);
+            let answer = text(request.expect_continue(true).send().await).await;
+            assert_eq!(answer, format!("POST {host} {}", body.len()));
+        }
+        let request = client.post(nginx.url("/echo")).body(vec![b'x'; 2 << 20]);
+        let error = request.expect_continue(true).send().await.unwrap_err();
+        assert_eq!(
+            error.status(),
+            Some(StatusCode::PAYLOAD_TOO_LARGE),
+            "{error}"
+        );
+        let sent = client.stats().total.bytes_sent;
+        assert!(sent < 2048, "{sent} bytes were sent, the body with them");
+        let again = client.get(nginx.url("/hello.txt")).send().await;
+        assert_eq!(text(again).await, HELLO);
+        at_rest(&client);
+    })
+    .await;
+}
+
 /// Reads the large file piece by piece and compares it.
 async fn download(client: &Client, url: String) {
     let expected = large_file();
