@@ -6,6 +6,12 @@
 //! Checkout, in order: a connection that is idle and alive, the newest first; else a place in line, and a dial if the line
 //! is longer than the dials that run and the limits allow; at the limit on all connections the oldest idle one of another
 //! origin makes room. Who drops the future of a checkout leaves the line, and what was served to him goes to the next.
+//!
+//! - deciding, pure: `host` (the machine of an origin), `line` (who waits), `sessions` (HTTP/2 slots), `actions` (what goes in
+//!   and out), `age` (how long a connection is kept), `learned` (what origins speak)
+//! - doing, with a lock for a moment: `entry` (one origin), `hosts` (finding it), `capacity` (the limit on all), `tethers` (a
+//!   hold on what is lent)
+//! - waiting and working: `wait` (a place in line), `lease` (a loan), `dial`, `drain` (half-read bodies), `reaper` (idle ones)
 
 mod actions;
 mod age;
