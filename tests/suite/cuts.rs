@@ -12,7 +12,7 @@ use sockeye::{Client, Error, ErrorKind, Phase, RequestBuilder, Sent};
 use tokio::time::Instant;
 
 use crate::support::faults::Faults;
-use crate::support::peer::{PeerConnection, World, ok, settle};
+use crate::support::peer::{PeerConnection, World, ok, reply, settle};
 
 /// A response in pieces of which it is known what they are.
 struct Whole {
@@ -217,6 +217,9 @@ enum Manner {
 /// One cut.
 struct Case<'a> {
     stage: &'a Stage,
+    /// A world and a client without connections; other cases may have used them.
+    world: &'a World,
+    client: &'a Client,
     whole: &'a Whole,
     ending: Ending,
     manner: Manner,
@@ -363,9 +366,10 @@ impl Case<'_> {
 
     /// A first call on a fresh connection that is cut, and a second call.
     async fn on_a_fresh_connection(&self) {
-        let world = World::new();
-        let client = self.stage.client(&world);
+        let (world, client) = (self.world, self.client);
         let began = Instant::now();
+        let dials = world.dials();
+        let errors = client.stats().total.errors;
         if self.ending == Ending::Abrupt && !self.stage.is_secure() {
             world.faults(Faults {
                 reset_after_reading: Some(self.cut),
@@ -373,7 +377,7 @@ impl Case<'_> {
             });
         }
         let serving = async {
-            let mut connection = self.stage.accept(&world).await;
+            let mut connection = self.stage.accept(world).await;
             connection.read_request().await;
             self.respond(connection).await
         };
@@ -382,24 +386,25 @@ impl Case<'_> {
         self.check(&got);
         if let Some(error) = &got.error {
             let counted = client.stats().total.errors.get(error.kind());
-            assert_eq!(counted, 1, "{error}: {}", self.shown());
+            let before = errors.get(error.kind());
+            assert_eq!(counted, before + 1, "{error}: {}", self.shown());
         }
-        settle(&client, &world).await;
+        settle(client, world).await;
         drop(connection);
         world.faults(Faults::default());
         // Nothing was tried a second time, and the connection is not lent again.
-        assert_eq!(world.dials(), 1, "{}", self.shown());
-        self.next_call_works(&world, &client).await;
-        assert_eq!(world.dials(), 2, "{}", self.shown());
+        assert_eq!(world.dials(), dials + 1, "{}", self.shown());
+        self.next_call_works(world, client).await;
+        assert_eq!(world.dials(), dials + 2, "{}", self.shown());
         assert_eq!(began.elapsed().as_nanos(), 0, "{}", self.shown());
     }
 
     /// The same for the second call on a connection, which may be replayed.
     async fn on_a_reused_connection(&self) {
-        let world = World::new();
-        let client = self.stage.client(&world);
+        let (world, client) = (self.world, self.client);
+        let dials = world.dials();
         let serving = async {
-            let mut connection = self.stage.accept(&world).await;
+            let mut connection = self.stage.accept(world).await;
             connection.read_request().await;
             connection.write(ok("first")).await;
             connection.read_request().await;
@@ -407,10 +412,10 @@ impl Case<'_> {
             if self.cut > 0 {
                 return (cut, None);
             }
-            let mut fresh = self.stage.accept(&world).await;
+            let mut fresh = self.stage.accept(world).await;
             let request = fresh.read_request().await;
             assert_eq!(request.target(), "/cut");
-            fresh.write(ok("replayed")).await;
+            fresh.write(last("replayed")).await;
             (cut, Some(fresh))
         };
         let calling = async {
@@ -423,10 +428,10 @@ impl Case<'_> {
             assert!(got.error.is_none(), "{:?}: {}", got.error, self.shown());
             assert_eq!(got.response, Some((2, false)), "{}", self.shown());
             assert_eq!(got.data, "replayed", "{}", self.shown());
-            settle(&client, &world).await;
+            settle(client, world).await;
+            assert_eq!(world.open(), 0, "{}", self.shown());
             drop(connections);
-            settle(&client, &world).await;
-            assert_eq!(world.dials(), 2, "{}", self.shown());
+            assert_eq!(world.dials(), dials + 2, "{}", self.shown());
             return;
         }
         let has_head = self.cut >= self.whole.head_end();
@@ -438,11 +443,11 @@ impl Case<'_> {
             "{}",
             self.shown()
         );
-        settle(&client, &world).await;
+        settle(client, world).await;
         drop(connections);
-        assert_eq!(world.dials(), 1, "tried again: {}", self.shown());
-        self.next_call_works(&world, &client).await;
-        assert_eq!(world.dials(), 2, "{}", self.shown());
+        assert_eq!(world.dials(), dials + 1, "tried again: {}", self.shown());
+        self.next_call_works(world, client).await;
+        assert_eq!(world.dials(), dials + 2, "{}", self.shown());
     }
 
     async fn next_call_works(&self, world: &World, client: &Client) {
@@ -450,7 +455,7 @@ impl Case<'_> {
             let mut connection = self.stage.accept(world).await;
             let request = connection.read_request().await;
             assert_eq!(request.target(), "/next");
-            connection.write(ok("next")).await;
+            connection.write(last("next")).await;
             connection
         };
         let calling = async {
@@ -461,9 +466,14 @@ impl Case<'_> {
         };
         let ((), connection) = tokio::join!(calling, serving);
         settle(client, world).await;
-        assert_eq!(client.stats().total.connections_idle, 1);
+        assert_eq!(world.open(), 0, "{}", self.shown());
         drop(connection);
     }
+}
+
+/// A response behind which the connection is closed, so that each case begins without one.
+fn last(body: &str) -> String {
+    reply("200 OK", "connection: close\r\n", body)
 }
 
 /// Notes everything that comes before the error.
@@ -487,9 +497,13 @@ async fn read(request: RequestBuilder, manner: Manner, got: &mut Got) -> Result<
 
 /// Cuts a response after each of its bytes, and before the first.
 async fn cut_everywhere(stage: &Stage, whole: &Whole, ending: Ending, manner: Manner) {
+    let world = World::new();
+    let client = stage.client(&world);
     for cut in 0..=whole.wire().len() {
         let case = Case {
             stage,
+            world: &world,
+            client: &client,
             whole,
             ending,
             manner,
@@ -548,10 +562,14 @@ async fn a_body_up_to_the_end_of_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn only_a_cut_before_the_first_byte_is_replayed() {
     let stage = Stage::default();
+    let world = World::new();
+    let client = stage.client(&world);
     for whole in &ALL {
         for cut in 0..=whole.wire().len() {
             let case = Case {
                 stage: &stage,
+                world: &world,
+                client: &client,
                 whole,
                 ending: Ending::Orderly,
                 manner: Manner::Pieces,
@@ -571,6 +589,8 @@ async fn an_error_in_a_body_says_what_was_tried() {
     let client = stage.client(&world);
     let case = Case {
         stage: &stage,
+        world: &world,
+        client: &client,
         whole: &LENGTH,
         ending: Ending::Orderly,
         manner: Manner::Pieces,
@@ -634,10 +654,14 @@ mod secure {
     #[tokio::test(start_paused = true)]
     async fn only_a_cut_before_the_first_byte_is_replayed() {
         let stage = Stage::secure(TLS13);
+        let world = World::new();
+        let client = stage.client(&world);
         for ending in [Ending::Orderly, Ending::Abrupt] {
             for cut in 0..=LENGTH.wire().len() {
                 let case = Case {
                     stage: &stage,
+                    world: &world,
+                    client: &client,
                     whole: &LENGTH,
                     ending,
                     manner: Manner::Pieces,
