@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{AnswerBody, Failed, Host, Pool, check_request};
+use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::Counters;
 
@@ -161,7 +161,14 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
             lease.release(answered);
             Content::Kept
         }
-        AnswerBody::Streaming => Content::Apart(lease.into_body(hop.deadline, hop.started)),
+        AnswerBody::Streaming => {
+            let asked = Asked {
+                method: call.head.method.clone(),
+                attempts: hop.replay.attempts(),
+                replayable: hop.replay.is_replayable(),
+            };
+            Content::Apart(lease.into_body(hop.deadline, hop.started, asked))
+        }
         AnswerBody::Switched => Content::Switched(Box::new(Mutex::new(lease.into_upgraded()))),
     };
     Ok(Response {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use http_body::Frame;
 use tokio::time::Instant;
 
@@ -163,10 +163,11 @@ impl Lease {
     }
 
     /// The body of a streaming answer; it carries the lease.
-    pub(crate) fn into_body(self, deadline: Deadline<'_>, started: Instant) -> Body {
+    pub(crate) fn into_body(self, deadline: Deadline<'_>, started: Instant, asked: Asked) -> Body {
         let (timeouts, total_at) = deadline.into_parts();
         Body::from_source(LeasedBody {
             lease: Some(self),
+            asked,
             trailers: None,
             timeouts,
             total_at,
@@ -212,10 +213,19 @@ fn is_reset(error: &Error) -> bool {
     )
 }
 
+/// What an error in a body says of the call.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) attempts: u32,
+    pub(crate) replayable: bool,
+}
+
 /// A response body that is still on its connection. The connection goes back at the poll that yields the last byte.
 struct LeasedBody {
     /// `None` once the connection was given back.
     lease: Option<Lease>,
+    asked: Asked,
     trailers: Option<Box<HeaderMap>>,
     timeouts: Timeouts,
     total_at: Option<Instant>,
@@ -272,7 +282,9 @@ impl Source for LeasedBody {
                         .host
                         .counters()
                         .body_failed(error.kind(), error.phase());
-                    error = error.at(lease.host.origin());
+                    let origin = lease.host.origin().clone();
+                    let asked = &self.asked;
+                    error = error.on_call(origin, &asked.method, asked.attempts, asked.replayable);
                 }
                 Poll::Ready(Some(Err(error)))
             }

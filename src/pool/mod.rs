@@ -52,7 +52,7 @@ use capacity::Capacity;
 pub(crate) use entry::Host;
 use host::Want;
 use hosts::Hosts;
-pub(crate) use lease::{Failed, Lease};
+pub(crate) use lease::{Asked, Failed, Lease};
 use line::Ticket;
 use reaper::Reapers;
 use wait::{Claim, Wait};

@@ -580,7 +580,6 @@ async fn only_a_cut_before_the_first_byte_is_replayed() {
 
 /// `Error::attempts` is how often the request was tried, 0 only if it never got that far.
 #[tokio::test(start_paused = true)]
-#[ignore = "shows that an error in a body has no method and says that the request was never tried"]
 async fn an_error_in_a_body_says_what_was_tried() {
     let stage = Stage::default();
     let world = World::new();

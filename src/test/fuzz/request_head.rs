@@ -1,5 +1,7 @@
 //! Any method, URL, fields and body as a request: either it is refused, or a strict parser reads exactly it.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, header};
@@ -8,7 +10,7 @@ use super::split;
 use crate::codec::request_head::encode;
 use crate::codec::{BodyDecoder, BodyEncoder, BodyLength, BodyStep, Framing};
 use crate::config::Limits;
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{Asks, DefaultFields, RequestHead};
 use crate::url::UrlInput;
 
 /// Encodes a request. The first byte chooses the body; the first line is the method, the second the URL, and each further one
@@ -25,6 +27,8 @@ pub fn request_head(data: &[u8]) {
         return;
     };
     let mut headers = HeaderMap::new();
+    let mut trailers = HeaderMap::new();
+    let mut asks = Asks::default();
     for line in lines {
         let at = line
             .iter()
@@ -36,6 +40,19 @@ pub fn request_head(data: &[u8]) {
             (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         {
             headers.append(name, value);
+            continue;
+        }
+        // No name of a field begins like this: what the call asks for, and trailers.
+        let [b'>', name @ ..] = name else {
+            continue;
+        };
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) if name == header::UPGRADE => asks.upgrade = Some(value),
+            (Ok(name), _) if name == header::EXPECT => asks.expect_continue = true,
+            (Ok(name), Ok(value)) => {
+                trailers.append(name, value);
+            }
+            _ => {}
         }
     }
     let body = match choice & 3 {
@@ -47,7 +64,7 @@ pub fn request_head(data: &[u8]) {
         method,
         target: parsed.target,
         headers,
-        asks: None,
+        asks: Some(Arc::new(asks)),
     };
     let mut defaults = HeaderMap::new();
     defaults.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
@@ -56,7 +73,7 @@ pub fn request_head(data: &[u8]) {
         Ok(encoded) => {
             let bytes = out.split_off("before".len());
             check(&bytes, &head, encoded.body);
-            check_body(encoded.body, choice >> 2);
+            check_body(encoded.body, choice >> 2, &trailers);
         }
         Err(error) => assert!(!error.to_string().contains(['\r', '\n'])),
     }
@@ -117,7 +134,8 @@ fn check(bytes: &[u8], head: &RequestHead, body: BodyEncoder) {
         let sent = written(name.as_str())
             .iter()
             .any(|sent| trimmed(value) == *sent);
-        let is_framing = [header::CONTENT_LENGTH, header::EXPECT].contains(name);
+        let is_framing = [header::CONTENT_LENGTH, header::EXPECT].contains(name)
+            || (*name == header::HOST && head.method == Method::CONNECT);
         assert!(
             sent || is_framing,
             "{name} is missing: {}",
@@ -132,13 +150,18 @@ fn check(bytes: &[u8], head: &RequestHead, body: BodyEncoder) {
             "content-length",
             "transfer-encoding",
         ];
-        let known = head.headers.contains_key(field.name) || ours.contains(&field.name);
+        let asked = match field.name {
+            "expect" => head.expects_continue(),
+            "upgrade" => head.upgrade().is_some(),
+            name => ours.contains(&name),
+        };
+        let known = asked || head.headers.contains_key(field.name);
         assert!(known, "{} was asked for by nobody", field.name);
     }
 }
 
 /// What the encoder frames, the decoder of responses takes apart again.
-fn check_body(mut encoder: BodyEncoder, pieces: u8) {
+fn check_body(mut encoder: BodyEncoder, pieces: u8, trailers: &HeaderMap) {
     let framing = match encoder {
         BodyEncoder::Length(length) => Framing::Length(length),
         BodyEncoder::Chunked => Framing::Chunked,
@@ -157,7 +180,13 @@ fn check_body(mut encoder: BodyEncoder, pieces: u8) {
             Err(_) => break,
         }
     }
-    let finished = encoder.finish(None, &mut wire).is_ok();
+    let end = wire.len();
+    let mut finished = encoder.finish(Some(trailers), &mut wire).is_ok();
+    if !finished && framing == Framing::Chunked {
+        // A trailer that may not be sent: without any the body ends.
+        wire.truncate(end);
+        finished = encoder.finish(None, &mut wire).is_ok();
+    }
     let mut decoder = BodyDecoder::new(framing, &Limits::default());
     let mut read = Vec::new();
     let mut at = 0;

@@ -1,9 +1,11 @@
 //! Any bytes as the head of a response.
 
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
 use super::{cuts, split};
-use crate::codec::{DecodeError, Framing, HeadDecoder, HeadStep, MethodKind, Reuse, Rule};
+use crate::codec::{
+    DecodeError, Framing, HeadDecoder, HeadStep, MethodKind, Reuse, Rule, check_switch,
+};
 use crate::config::{HeadRules, Limits};
 use crate::head::ResponseHead;
 
@@ -24,6 +26,7 @@ pub fn response_head(data: &[u8]) {
     match &whole {
         Read::Head(head) => {
             head.check(input);
+            head.check_switch(&setting);
             assert!(head.used <= setting.limits.max_head);
             let behind = setting.read(&[input, b"\r\n\r\nHTTP/1.1 500 X\r\n\r\n"].concat(), &[]);
             assert_eq!(
@@ -80,10 +83,11 @@ impl Setting {
                 .with_max_head_fields(3)
                 .with_max_informational(1);
         }
-        let method = if choice & 2 == 0 {
-            MethodKind::Other
-        } else {
-            MethodKind::Head
+        let method = match (choice & 2 != 0, choice & 8 != 0) {
+            (false, false) => MethodKind::Other,
+            (true, false) => MethodKind::Head,
+            (false, true) => MethodKind::Connect,
+            (true, true) => MethodKind::Upgrade,
         };
         Self { limits, method }
     }
@@ -160,6 +164,23 @@ impl Read {
 }
 
 impl Head {
+    /// A connection is handed over only after a head that says to what, and never used again by HTTP.
+    fn check_switch(&self, setting: &Setting) {
+        let status = self.kept.status;
+        if !setting.method.switches(status) {
+            assert_ne!(status.as_u16(), 101, "nobody asked for it");
+            return;
+        }
+        assert_eq!(self.framing, Framing::None);
+        assert_ne!(self.reuse, Reuse::Yes);
+        let asked = HeaderValue::from_static("websocket, x/1");
+        if setting.method == MethodKind::Upgrade && check_switch(&asked, &self.kept).is_ok() {
+            let named = self.kept.first("upgrade").unwrap_or_default();
+            assert!(!named.is_empty(), "it says to what");
+            assert!(self.kept.first("connection").is_some());
+        }
+    }
+
     /// A head that was taken holds only what a caller may be shown, and httparse sees its end where the scan does.
     fn check(&self, input: &[u8]) {
         assert!((100..=999).contains(&self.status));
