@@ -186,6 +186,9 @@ fn check_connect(head: &RequestHead, body: BodyLength) -> Result<(), EncodeError
     if head.target.path_and_query() != "/" {
         return Err(EncodeError::ConnectWithPath);
     }
+    if head.headers.contains_key(header::HOST) {
+        return Err(refused(&header::HOST, "that of CONNECT is its target"));
+    }
     Ok(())
 }
 
@@ -695,6 +698,11 @@ mod tests {
                 format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\naccept: */*\r\n\r\n");
             check("CONNECT", url, &[], BodyLength::None, &expected);
         }
+        let error = run(
+            &head("CONNECT", "http://a.test", &[("host", "b.test")]),
+            BodyLength::None,
+        );
+        assert!(error.unwrap_err().to_string().contains("its target"));
         for url in ["http://a.test/path", "http://a.test/?query"] {
             let error = run(&head("CONNECT", url, &[]), BodyLength::None).unwrap_err();
             assert_eq!(error, EncodeError::ConnectWithPath, "{url}");

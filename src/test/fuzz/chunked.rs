@@ -101,6 +101,8 @@ fn compare(input: &[u8], whole: &Outcome, no_limit_is_near: bool) {
             assert_eq!(*data, slow, "{}", input.escape_ascii());
             assert_eq!(input.len() - used, rest, "{}", input.escape_ascii());
         }
+        // Few bytes can hold many fields.
+        (Some(Err(error)), Some(_)) if error.is_size() => {}
         (Some(Ok(_)), None) => panic!("only the decoder takes {}", input.escape_ascii()),
         (_, Some(_)) if no_limit_is_near && input.len() < 10_000 => {
             panic!(
