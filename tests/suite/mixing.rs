@@ -128,9 +128,8 @@ async fn call(client: Client, caller: usize, mut random: Random) -> usize {
             0 => 1 + pick(&mut random, 6),
             _ => usize::MAX,
         };
-        let outcome = match within_polls(polls, request.send()).await {
-            None => continue,
-            Some(outcome) => outcome,
+        let Some(outcome) = within_polls(polls, request.send()).await else {
+            continue;
         };
         let read = match outcome {
             Err(error) => Err(error),
