@@ -1,4 +1,4 @@
-//! Plain data that every layer may read: the limits of a client.
+//! Plain data that every layer may read: the limits of a client, and how it speaks HTTP/2.
 //!
 //! Nothing here acts. `ClientBuilder::limits` takes a [`Limits`]; the pool reads the counts and times, the codec the sizes.
 
@@ -63,6 +63,88 @@ pub struct Limits {
     pub max_chunk_extensions: usize,
     /// How heads are read. It travels with the limits, because whoever reads a head has those; the client's builder sets it.
     pub(crate) heads: HeadRules,
+    /// Travels along for the same reason.
+    pub(crate) http2: Http2Config,
+}
+
+/// Which versions of HTTP are spoken.
+///
+/// ```
+/// use sockeye::{Client, HttpVersions};
+///
+/// let client = Client::builder().http_versions(HttpVersions::Http1).build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HttpVersions {
+    /// With `https` HTTP/2 and HTTP/1.1 are offered (ALPN, RFC 7301) and the server chooses; with `http` it is HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone, agreed on by ALPN. It needs `https`; with `http` the call fails with `InvalidRequest`.
+    Http2,
+    /// HTTP/2 at once, without asking (RFC 9113 section 3.3): with `http` that is h2c, with `https` it is spoken even if the
+    /// server agreed on nothing. A server that speaks HTTP/1.1 is named in the error.
+    Http2PriorKnowledge,
+}
+
+/// How HTTP/2 is spoken.
+///
+/// ```
+/// use std::time::Duration;
+/// use sockeye::{Client, Http2Config};
+///
+/// let http2 = Http2Config::default()
+///     .with_stream_window(8 * 1024 * 1024)
+///     .with_ping_interval(Some(Duration::from_secs(30)));
+/// let client = Client::builder().http2(http2).build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Http2Config {
+    /// Sessions to one origin, each a connection. Default 4: another one opens when the streams of the others are used up and
+    /// calls wait. With 1 a client keeps strictly to RFC 9113 section 9.1.
+    pub max_sessions_per_origin: NonZeroUsize,
+    /// Streams at once on one session. Default 256. A server's own limit counts if it is lower, and until its settings have
+    /// come it is taken to be 100 (RFC 9113 section 6.5.2 recommends no fewer).
+    pub max_streams_per_session: NonZeroUsize,
+    /// Sessions over which busy streams are spread before the first is full: with `Some(n)` up to `n` are opened when each of
+    /// the others has had more than 16 streams open for 100 ms. Default `None`; 2 is worth a try on a runtime with several
+    /// threads.
+    pub spread: Option<NonZeroUsize>,
+    /// Bytes of one response body that the server may send beyond what was read of it (flow control, RFC 9113 section 5.2).
+    /// Default 4 MiB. A body arrives no faster than about half of this in a round trip.
+    pub stream_window: u32,
+    /// The same for all bodies of a session together. Default 16 MiB. Bodies that nobody reads take up to
+    /// [`stream_window`](Self::stream_window) of it each.
+    pub connection_window: u32,
+    /// While streams are open and nothing has arrived for so long, the server is asked for a sign of life (PING, RFC 9113
+    /// section 6.7). Default 15 s. With `None` it is asked only when a stream has hit a limit of its own, and with the first
+    /// request after 30 s of silence.
+    pub ping_interval: Option<Duration>,
+    /// How long a server that was asked has for any sign of life. Default 10 s; then the session ends with all its streams.
+    pub ping_timeout: Duration,
+    /// How long a session is kept without a stream. Default 55 s, below the 60 s of most servers and balancers. One of several
+    /// to the same origin goes after 10 s.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Http2Config {
+    fn default() -> Self {
+        Self {
+            max_sessions_per_origin: const { NonZeroUsize::new(4).unwrap() },
+            max_streams_per_session: const { NonZeroUsize::new(256).unwrap() },
+            spread: None,
+            stream_window: 4 * 1024 * 1024,
+            connection_window: 16 * 1024 * 1024,
+            ping_interval: Some(Duration::from_secs(15)),
+            ping_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(55),
+        }
+    }
 }
 
 /// How strictly a response head is read (spec http1 a1, ruling 10).
@@ -120,16 +202,17 @@ impl Default for Limits {
             max_trailer_fields: 100,
             max_chunk_extensions: 16 * 1024,
             heads: HeadRules::Strict,
+            http2: Http2Config::default(),
         }
     }
 }
 
 /// One `with_` method a field: the struct is non-exhaustive, so that fields can be added later.
 macro_rules! with {
-    ($($method:ident $field:ident $type:ty;)*) => {
-        impl Limits {
+    ($config:ident: $($method:ident $field:ident $type:ty;)*) => {
+        impl $config {
             $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
                 pub fn $method(mut self, value: $type) -> Self {
                     self.$field = value;
@@ -141,6 +224,7 @@ macro_rules! with {
 }
 
 with! {
+    Limits:
     with_max_connections max_connections Option<NonZeroUsize>;
     with_max_connections_per_host max_connections_per_host Option<NonZeroUsize>;
     with_max_idle max_idle usize;
@@ -159,4 +243,16 @@ with! {
     with_max_trailer max_trailer usize;
     with_max_trailer_fields max_trailer_fields usize;
     with_max_chunk_extensions max_chunk_extensions usize;
+}
+
+with! {
+    Http2Config:
+    with_max_sessions_per_origin max_sessions_per_origin NonZeroUsize;
+    with_max_streams_per_session max_streams_per_session NonZeroUsize;
+    with_spread spread Option<NonZeroUsize>;
+    with_stream_window stream_window u32;
+    with_connection_window connection_window u32;
+    with_ping_interval ping_interval Option<Duration>;
+    with_ping_timeout ping_timeout Duration;
+    with_idle_timeout idle_timeout Duration;
 }

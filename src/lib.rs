@@ -55,7 +55,7 @@ mod url;
 
 pub use body::{Body, Collected};
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
-pub use config::{Limits, Liveness};
+pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};

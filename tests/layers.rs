@@ -58,6 +58,8 @@ const PURE: &[&str] = &[
     "head.rs",
     "client/status.rs",
     "call/prepare.rs",
+    "call/replay.rs",
+    "call/versions.rs",
     "policy/*.rs",
     "pool/actions.rs",
     "pool/age.rs",

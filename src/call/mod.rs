@@ -9,6 +9,7 @@
 //! the pool. With nothing configured a call allocates nothing here.
 
 mod replay;
+mod versions;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::body::Body;
+use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
@@ -25,12 +27,14 @@ use crate::response::{Content, Moments, Response};
 use crate::stats::Counters;
 
 use replay::Replay;
+pub(crate) use versions::of_target as versions_for;
 
 /// What all calls of a client share.
 pub(crate) struct Engine {
     pub(crate) pool: Pool,
     pub(crate) defaults: DefaultFields,
     pub(crate) timeouts: Timeouts,
+    pub(crate) versions: HttpVersions,
 }
 
 /// One call, as the user asked for it.
@@ -39,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) body: Body,
     /// In place of the client's.
     pub(crate) timeouts: Option<Box<Timeouts>>,
+    /// In place of the client's.
+    pub(crate) versions: Option<HttpVersions>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -64,7 +70,10 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
     check_request(&call.head, &call.body)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let started = Instant::now();
-    let host = engine.pool.host(&call.head.target, &runtime);
+    let versions = call.versions.unwrap_or(engine.versions);
+    let versions = versions::of_call(versions, &call.head)
+        .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
+    let host = engine.pool.host(&call.head.target, versions, &runtime);
     let watch = Watch::begin(&host);
     let own = call.timeouts.take();
     let timeouts = own.as_deref().unwrap_or(&engine.timeouts);

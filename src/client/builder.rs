@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Base, Client, Inner, mark_sensitive};
 use crate::call::Engine;
-use crate::config::{HeadRules, Limits};
+use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
 use crate::head::DefaultFields;
@@ -39,6 +39,8 @@ pub struct ClientBuilder {
     https_only: bool,
     max_body: usize,
     heads: HeadRules,
+    versions: HttpVersions,
+    http2: Http2Config,
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
     /// The first mistake.
@@ -56,6 +58,8 @@ impl ClientBuilder {
             https_only: false,
             max_body: MAX_BODY,
             heads: HeadRules::Strict,
+            versions: HttpVersions::Auto,
+            http2: Http2Config::default(),
             tls: None,
             connector: None,
             mistake: None,
@@ -163,6 +167,18 @@ impl ClientBuilder {
         self
     }
 
+    /// Which versions of HTTP are spoken. Default [`HttpVersions::Auto`].
+    pub fn http_versions(mut self, versions: HttpVersions) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// How HTTP/2 is spoken. Default: see [`Http2Config`].
+    pub fn http2(mut self, http2: Http2Config) -> Self {
+        self.http2 = http2;
+        self
+    }
+
     /// How TLS is spoken. Default: see [`TlsConfig`].
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
@@ -188,7 +204,9 @@ impl ClientBuilder {
             }
         }
         check_limits(&self.limits)?;
+        check_http2(&self.http2)?;
         self.limits.heads = self.heads;
+        self.limits.http2 = self.http2;
         let base = match &self.base_url {
             Some(url) => {
                 let parsed = Target::parse_base(url).map_err(|error| {
@@ -216,6 +234,7 @@ impl ClientBuilder {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
+                versions: self.versions,
             },
             base,
             error_for_status: self.error_for_status,
@@ -285,6 +304,27 @@ fn check_limits(limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+/// Flow control counts in 31 bits, and a window below the one that every peer starts with would have to be taken back.
+fn check_http2(http2: &Http2Config) -> Result<()> {
+    for (name, value) in [
+        ("stream_window", http2.stream_window),
+        ("connection_window", http2.connection_window),
+    ] {
+        if !(LEAST_WINDOW..=LARGEST_WINDOW).contains(&value) {
+            return Err(Error::invalid(format!(
+                "Http2Config::{name} is {value}; it must be from {LEAST_WINDOW} to {LARGEST_WINDOW}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The window that a session begins with (RFC 9113 section 6.9.2).
+const LEAST_WINDOW: u32 = 65_535;
+
+/// The largest window that there is (RFC 9113 section 6.9.1).
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
 /// A map of fields holds no more than about 24,000.
 const MAX_FIELDS: usize = 16 * 1024;
 
@@ -335,6 +375,10 @@ mod tests {
         refused(
             builder().limits(Limits::default().with_max_head(10)),
             "Limits::max_head is 10; it must be from 64 to 1073741824",
+        );
+        refused(
+            builder().http2(Http2Config::default().with_stream_window(10)),
+            "Http2Config::stream_window is 10; it must be from 65535 to 2147483647",
         );
         let base = builder()
             .base_url("ftp://h/")

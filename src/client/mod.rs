@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::body::Body;
-use crate::call::Engine;
+use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::response::Response;
@@ -167,7 +167,8 @@ impl Client {
             ));
         };
         let deadline = Deadline::new(&self.0.engine.timeouts, Instant::now());
-        let host = self.0.engine.pool.host(&target, &runtime);
+        let versions = versions_for(self.0.engine.versions, &target)?;
+        let host = self.0.engine.pool.host(&target, versions, &runtime);
         let opened = self
             .0
             .engine

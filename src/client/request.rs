@@ -15,6 +15,7 @@ use super::status_error::into_error;
 use super::{Client, mark_sensitive};
 use crate::body::Body;
 use crate::call::{Call, run};
+use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
 use crate::head::{Asks, RequestHead};
@@ -46,6 +47,7 @@ pub struct RequestBuilder {
 #[derive(Clone, Debug)]
 struct Options {
     timeouts: Option<Box<Timeouts>>,
+    versions: Option<HttpVersions>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -70,6 +72,7 @@ impl RequestBuilder {
                 },
                 body: Body::empty(),
                 timeouts: None,
+                versions: None,
                 idempotent: false,
                 max_body,
             },
@@ -90,6 +93,7 @@ impl RequestBuilder {
         builder.call.body = body;
         if let Some(options) = options {
             builder.call.timeouts = options.timeouts;
+            builder.call.versions = options.versions;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -207,6 +211,12 @@ impl RequestBuilder {
         self
     }
 
+    /// Which versions of HTTP this call may be made over, in place of the client's setting.
+    pub fn http_versions(mut self, versions: HttpVersions) -> Self {
+        self.call.versions = Some(versions);
+        self
+    }
+
     /// Vouches that sending the request twice does what sending it once does, so that it can be sent again when a kept
     /// connection turns out to be dead. GET, HEAD, OPTIONS, TRACE, PUT, DELETE and QUERY need no voucher, and an
     /// `idempotency-key` is one.
@@ -284,6 +294,7 @@ impl RequestBuilder {
             head,
             body,
             timeouts,
+            versions,
             idempotent,
             max_body,
         } = &self.call;
@@ -298,6 +309,7 @@ impl RequestBuilder {
                 head: head.clone(),
                 body,
                 timeouts: timeouts.clone(),
+                versions: *versions,
                 idempotent: *idempotent,
                 max_body: *max_body,
             },
@@ -313,6 +325,7 @@ impl RequestBuilder {
         self.finish()?;
         self.extensions.insert(Options {
             timeouts: self.call.timeouts,
+            versions: self.call.versions,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,

@@ -27,6 +27,9 @@ pub(crate) use http1::{Discard, Discarded, Http1};
 pub(crate) use tether::Tether;
 pub(crate) use timer::Timer;
 
+/// Whether this build speaks HTTP/2.
+pub(crate) const HTTP2_BUILT_IN: bool = false;
+
 /// A connection of any version.
 pub(crate) enum Connection {
     Http1(Box<Http1>),

@@ -11,7 +11,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use http::Version;
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::age::Age;
@@ -20,10 +20,11 @@ use super::host::{
     Actions, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer, NextLook, Served,
     Spoken,
 };
+use super::hosts::Key;
 use super::lease::Lease;
 use super::tethers::Tethers;
 use super::{Inner, Shared, client_closed};
-use crate::config::{Limits, Liveness};
+use crate::config::{HttpVersions, Limits, Liveness};
 use crate::connection::{Connection, Standing};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::{Probe, Route};
@@ -60,13 +61,18 @@ pub(crate) struct Host {
 
 impl Host {
     /// A host without connections.
-    pub(super) fn new(pool: &Arc<Inner>, target: &Target, runtime: &Handle) -> Arc<Self> {
+    pub(super) fn new(
+        pool: &Arc<Inner>,
+        target: &Target,
+        versions: HttpVersions,
+        runtime: &Handle,
+    ) -> Arc<Self> {
         let origin = target.origin();
         let counters = pool.registry.counters(&origin);
         let shared = Arc::clone(&pool.shared);
         let state = HostPool::new(host_limits(&shared.limits), Spoken::Http1, Instant::now());
         Arc::new_cyclic(|this| Self {
-            route: Route::new(origin, shared.dialler.tls.id()),
+            route: Route::new(origin, shared.dialler.tls.id(), versions),
             runtime: runtime.clone(),
             shared,
             pool: Arc::downgrade(pool),
@@ -88,9 +94,9 @@ impl Host {
         &self.counters
     }
 
-    /// Whether this is the host of a target on a runtime.
-    pub(super) fn leads_to(&self, target: &Target, runtime: Id) -> bool {
-        self.route.leads_to(target) && self.runtime.id() == runtime
+    /// Whether this is the host that a call asks for.
+    pub(super) fn is_of(&self, key: &Key<'_>) -> bool {
+        self.route.leads_to(key.target, key.versions) && self.runtime.id() == key.runtime
     }
 
     pub(super) fn route(&self) -> &Route {

@@ -10,7 +10,16 @@ use std::sync::Arc;
 use tokio::runtime::Id;
 
 use super::entry::Host;
+use crate::config::HttpVersions;
 use crate::url::Target;
+
+/// What tells two hosts apart, as a call has it.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub(super) target: &'a Target,
+    pub(super) versions: HttpVersions,
+    pub(super) runtime: Id,
+}
 
 /// The hosts by the hash of their key; the key itself is always compared.
 #[derive(Default)]
@@ -25,23 +34,26 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// The host that was asked for last, if it is the right one.
-    pub(super) fn recent(&self, target: &Target, runtime: Id) -> Option<Arc<Host>> {
-        self.recent
-            .as_ref()
-            .filter(|host| host.leads_to(target, runtime))
-            .cloned()
+    pub(super) fn recent(&self, key: &Key<'_>) -> Option<Arc<Host>> {
+        self.recent.as_ref().filter(|host| host.is_of(key)).cloned()
     }
 
     /// The hash of a key.
-    pub(super) fn hash(&self, target: &Target, runtime: Id) -> u64 {
-        self.hasher
-            .hash_one((target.host(), target.port(), target.is_https(), runtime))
+    pub(super) fn hash(&self, key: &Key<'_>) -> u64 {
+        let target = key.target;
+        self.hasher.hash_one((
+            target.host(),
+            target.port(),
+            target.is_https(),
+            key.versions,
+            key.runtime,
+        ))
     }
 
     /// The host of a key.
-    pub(super) fn find(&mut self, hash: u64, target: &Target, runtime: Id) -> Option<Arc<Host>> {
+    pub(super) fn find(&mut self, hash: u64, key: &Key<'_>) -> Option<Arc<Host>> {
         let hosts = self.by_hash.get(&hash)?;
-        let known = hosts.iter().find(|host| host.leads_to(target, runtime))?;
+        let known = hosts.iter().find(|host| host.is_of(key))?;
         self.recent = Some(Arc::clone(known));
         Some(Arc::clone(known))
     }

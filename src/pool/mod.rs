@@ -40,8 +40,8 @@ use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::Limits;
-pub(crate) use crate::connection::{AnswerBody, check_request};
+use crate::config::{HttpVersions, Limits};
+pub(crate) use crate::connection::{AnswerBody, HTTP2_BUILT_IN, check_request};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
@@ -51,7 +51,7 @@ use crate::url::{Origin, Target};
 use capacity::Capacity;
 pub(crate) use entry::Host;
 use host::Want;
-use hosts::Hosts;
+use hosts::{Hosts, Key};
 pub(crate) use lease::{Asked, Failed, Lease};
 use line::Ticket;
 use reaper::Reapers;
@@ -110,8 +110,13 @@ impl Pool {
     }
 
     /// The host of a target on a runtime, made when it is first needed.
-    pub(crate) fn host(&self, target: &Target, runtime: &Handle) -> Arc<Host> {
-        self.0.host(target, runtime)
+    pub(crate) fn host(
+        &self,
+        target: &Target,
+        versions: HttpVersions,
+        runtime: &Handle,
+    ) -> Arc<Host> {
+        self.0.host(target, versions, runtime)
     }
 
     /// Lends a connection of `host`, waiting in line for one if need be. A `careful` caller, whose request may not be sent
@@ -345,16 +350,26 @@ impl Drop for Pool {
 }
 
 impl Inner {
-    fn host(self: &Arc<Self>, target: &Target, runtime: &Handle) -> Arc<Host> {
+    fn host(
+        self: &Arc<Self>,
+        target: &Target,
+        versions: HttpVersions,
+        runtime: &Handle,
+    ) -> Arc<Host> {
+        let key = Key {
+            target,
+            versions,
+            runtime: runtime.id(),
+        };
         let mut hosts = self.hosts();
-        if let Some(recent) = hosts.recent(target, runtime.id()) {
+        if let Some(recent) = hosts.recent(&key) {
             return recent;
         }
-        let hash = hosts.hash(target, runtime.id());
-        if let Some(known) = hosts.find(hash, target, runtime.id()) {
+        let hash = hosts.hash(&key);
+        if let Some(known) = hosts.find(hash, &key) {
             return known;
         }
-        let host = Host::new(self, target, runtime);
+        let host = Host::new(self, target, versions, runtime);
         hosts.insert(hash, Arc::clone(&host));
         host
     }

@@ -70,6 +70,8 @@ pub trait Connect: Send + Sync + 'static {
 pub enum Alpn {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// A stream of bytes to a peer.

@@ -3,6 +3,7 @@
 //! A plain value. Every setting that changes how a connection comes about must be part of it, or two calls that must not
 //! share a connection would.
 
+use crate::config::HttpVersions;
 use crate::url::{Origin, Target};
 
 /// An origin and how to get there.
@@ -13,18 +14,29 @@ pub struct Route {
     origin: Origin,
     /// The identity of the TLS settings; settings are immutable once built (security P1).
     tls: u64,
+    /// What may be spoken at its end, where that makes a difference.
+    versions: HttpVersions,
 }
 
 impl Route {
-    pub(crate) fn new(origin: Origin, tls: u64) -> Self {
-        Self { origin, tls }
+    pub(crate) fn new(origin: Origin, tls: u64, versions: HttpVersions) -> Self {
+        Self {
+            origin,
+            tls,
+            versions,
+        }
     }
 
     /// Whether a call to `target` may use connections of this route. Everything else that a route is made of is a setting of
     /// the client; a setting of a call's own must be compared here, and the exhaustive pattern asks for it.
-    pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        let Self { origin, tls: _ } = self;
-        origin.port() == target.port()
+    pub(crate) fn leads_to(&self, target: &Target, by: HttpVersions) -> bool {
+        let Self {
+            origin,
+            tls: _,
+            versions,
+        } = self;
+        *versions == by
+            && origin.port() == target.port()
             && origin.is_https() == target.is_https()
             && origin.host() == target.host()
     }
@@ -32,6 +44,11 @@ impl Route {
     /// Scheme, host and port of the target.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Which versions of HTTP may be spoken at its end.
+    pub fn http_versions(&self) -> HttpVersions {
+        self.versions
     }
 }
 
@@ -49,10 +66,15 @@ mod tests {
                 .target
                 .origin()
         };
-        let route = Route::new(origin("https://a.test"), 1);
+        let auto = HttpVersions::Auto;
+        let route = Route::new(origin("https://a.test"), 1, auto);
         // Exhaustive on purpose: a new field does not compile until it is compared below.
-        let Route { origin: _, tls: _ } = &route;
-        assert_eq!(route, Route::new(origin("https://A.test:443"), 1));
+        let Route {
+            origin: _,
+            tls: _,
+            versions: _,
+        } = &route;
+        assert_eq!(route, Route::new(origin("https://A.test:443"), 1, auto));
         for other in [
             "http://a.test",
             "http://a.test:443",
@@ -60,8 +82,10 @@ mod tests {
             "https://a.test.",
             "https://b.test",
         ] {
-            assert_ne!(route, Route::new(origin(other), 1), "{other}");
+            assert_ne!(route, Route::new(origin(other), 1, auto), "{other}");
         }
-        assert_ne!(route, Route::new(origin("https://a.test"), 2));
+        assert_ne!(route, Route::new(origin("https://a.test"), 2, auto));
+        let http1 = HttpVersions::Http1;
+        assert_ne!(route, Route::new(origin("https://a.test"), 1, http1));
     }
 }
