@@ -135,8 +135,8 @@ pub struct Http2Config {
 impl Default for Http2Config {
     fn default() -> Self {
         Self {
-            max_sessions_per_origin: const { NonZeroUsize::new(4).unwrap() },
-            max_streams_per_session: const { NonZeroUsize::new(256).unwrap() },
+            max_sessions_per_origin: const { NonZeroUsize::new(4).expect("it is not zero") },
+            max_streams_per_session: const { NonZeroUsize::new(256).expect("it is not zero") },
             spread: None,
             stream_window: 4 * 1024 * 1024,
             connection_window: 16 * 1024 * 1024,

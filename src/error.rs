@@ -58,6 +58,8 @@ struct Inner {
     /// Where the system's error is not itself in the chain of causes.
     io_kind: Option<io::ErrorKind>,
     replayable: bool,
+    /// The peer has said that it did not process the request.
+    unprocessed: bool,
 }
 
 /// The class of a failure. New kinds may be added.
@@ -168,6 +170,7 @@ impl Error {
             status: None,
             io_kind: None,
             replayable: false,
+            unprocessed: false,
         }))
     }
 
@@ -252,6 +255,16 @@ impl Error {
         inner.method.get_or_insert_with(|| method.clone());
         inner.attempts = inner.attempts.max(attempts);
         inner.replayable = replayable;
+        self
+    }
+
+    /// The peer has said that it did not process the request, whatever of it was written.
+    #[cfg_attr(
+        not(feature = "http2"),
+        expect(dead_code, reason = "only HTTP/2 has a word for it")
+    )]
+    pub(crate) fn unprocessed(mut self) -> Self {
+        self.inner().unprocessed = true;
         self
     }
 
@@ -404,7 +417,7 @@ impl Error {
             ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::Proxy => true,
             ErrorKind::Timeout if inner.phase == Some(Phase::Pool) || self.is_total() => false,
             ErrorKind::Timeout | ErrorKind::Io => {
-                before_body && (inner.sent == Sent::Nothing || idempotent)
+                before_body && (inner.sent == Sent::Nothing || inner.unprocessed || idempotent)
             }
             ErrorKind::Status => match self.status().map(|status| status.as_u16()) {
                 Some(429) => true,

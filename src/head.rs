@@ -75,6 +75,8 @@ impl RequestHead {
 pub(crate) struct DefaultFields {
     lines: Vec<u8>,
     entries: Vec<(HeaderName, Range<usize>)>,
+    /// For HTTP/2, where fields are no lines.
+    map: HeaderMap,
 }
 
 impl DefaultFields {
@@ -90,7 +92,17 @@ impl DefaultFields {
             lines.extend_from_slice(b"\r\n");
             entries.push((name.clone(), start..lines.len()));
         }
-        Self { lines, entries }
+        Self {
+            lines,
+            entries,
+            map: fields.clone(),
+        }
+    }
+
+    /// The same as a map.
+    #[cfg_attr(not(feature = "http2"), expect(dead_code, reason = "only HTTP/2 asks"))]
+    pub(crate) fn map(&self) -> &HeaderMap {
+        &self.map
     }
 
     /// All lines, for a request that has no fields of its own.

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
 use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
-use crate::stats::Counters;
+use crate::stats::{Counters, RetryCause};
 
 use replay::Replay;
 pub(crate) use versions::of_target as versions_for;
@@ -54,6 +54,9 @@ pub(crate) struct Call {
 struct Hop<'a> {
     engine: &'a Engine,
     host: &'a Arc<Host>,
+    /// In its place, once the server has asked for HTTP/1.1.
+    http1: Option<Arc<Host>>,
+    runtime: &'a Handle,
     call: &'a mut Call,
     deadline: Deadline<'a>,
     started: Instant,
@@ -74,15 +77,19 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
     let versions = versions::of_call(versions, &call.head)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let host = engine.pool.host(&call.head.target, versions, &runtime);
+    let http1 = host.wants_http1() && versions == HttpVersions::Auto;
+    let http1 = http1.then(|| over_http1(engine, call, &runtime));
     let watch = Watch::begin(&host);
     let own = call.timeouts.take();
     let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut hop = Hop {
         engine,
         host: &host,
+        http1,
+        runtime: &runtime,
         deadline: Deadline::new(timeouts, started),
         started,
-        replay: Replay::new(&call.head, &call.body, call.idempotent),
+        replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
         call,
     };
     let outcome = attempts(&mut hop).await;
@@ -114,6 +121,10 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
             return Err(failed.error);
         };
         hop.host.counters().retried(cause);
+        if cause == RetryCause::Http1Required {
+            hop.host.note_http1_required();
+            hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
+        }
         if let Some(body) = failed.unpolled.take() {
             hop.call.body = body;
         }
@@ -129,13 +140,14 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     };
     hop.deadline.begin_attempt(begun);
     let pool = &hop.engine.pool;
+    let host = hop.http1.as_ref().unwrap_or(hop.host);
     let lent = match before {
         None => {
-            pool.checkout(hop.host, &hop.deadline, hop.replay.is_careful(), begun)
+            pool.checkout(host, &hop.deadline, hop.replay.is_careful(), begun)
                 .await
         }
         Some(failed) => {
-            pool.checkout_new(hop.host, &hop.deadline, failed, begun)
+            pool.checkout_again(host, &hop.deadline, failed, begun)
                 .await
         }
     };
@@ -192,6 +204,12 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         attempts: hop.replay.attempts(),
         max_body: call.max_body,
     })
+}
+
+/// The host of the same target where HTTP/1.1 alone is spoken.
+fn over_http1(engine: &Engine, call: &Call, runtime: &Handle) -> Arc<Host> {
+    let target = &call.head.target;
+    engine.pool.host(target, HttpVersions::Http1, runtime)
 }
 
 /// Counts a call exactly once, as a response, as a failure or, when it is dropped without either, as cancelled.

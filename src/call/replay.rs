@@ -1,13 +1,14 @@
 //! Whether a failed try is made again with no policy set (ruling 5, spec pool R-RETRY).
 //!
-//! Pure. What is sent again: a request of which nothing was written, and an idempotent one, once, on a connection that had
+//! Pure. What is sent again: a request of which nothing was written or that the peer says it did not process, and an idempotent one, once, on a connection that had
 //! served before and closed without a byte of this response. Timeouts, and all that
 //! is merely likely, are for a retry policy.
 
 use crate::body::Body;
+use crate::config::HttpVersions;
 use crate::error::{ErrorKind, Phase, Sent, is_idempotent};
 use crate::head::RequestHead;
-use crate::pool::Failed;
+use crate::pool::{Failed, Refusal};
 use crate::stats::RetryCause;
 
 /// What is known of the request, and how often it was tried.
@@ -17,10 +18,19 @@ pub(super) struct Replay {
     replayable: bool,
     attempts: u32,
     stale: bool,
+    /// The call leaves the version to us.
+    any_version: bool,
+    /// The peer has ended a session with a reason that another session is unlikely to change.
+    unwelcome: bool,
 }
 
 impl Replay {
-    pub(super) fn new(head: &RequestHead, body: &Body, vouched: bool) -> Self {
+    pub(super) fn new(
+        head: &RequestHead,
+        body: &Body,
+        vouched: bool,
+        versions: HttpVersions,
+    ) -> Self {
         Self {
             idempotent: vouched
                 || is_idempotent(&head.method)
@@ -28,6 +38,8 @@ impl Replay {
             replayable: body.is_replayable(),
             attempts: 0,
             stale: false,
+            any_version: versions == HttpVersions::Auto,
+            unwelcome: false,
         }
     }
 
@@ -54,30 +66,50 @@ impl Replay {
         if failed.expectation_refused {
             return Some(RetryCause::ExpectationRefused);
         }
+        let body_is_whole = self.replayable || failed.unpolled.is_some();
+        if let Some(refusal) = failed.refusal {
+            return self.after(refusal).filter(|_| body_is_whole);
+        }
         let error = &failed.error;
         if error.kind() != ErrorKind::Io
             || !matches!(error.phase(), Some(Phase::Write | Phase::Head))
         {
             return None;
         }
-        let body_is_whole = self.replayable || failed.unpolled.is_some();
         if error.sent() == Sent::Nothing
-            && failed.received == 0
+            && !failed.received
             && body_is_whole
             && self.attempts < MAX_ATTEMPTS
         {
             return Some(RetryCause::Unwritten);
         }
-        let stale = failed.reused && failed.received == 0;
+        let stale = failed.reused && !failed.received;
         if stale && self.idempotent && self.replayable && !self.stale {
             self.stale = true;
             return Some(RetryCause::Stale);
         }
         None
     }
+
+    /// What the peer provably did not process may be sent again, whatever its method (RFC 9113 section 8.7).
+    fn after(&mut self, refusal: Refusal) -> Option<RetryCause> {
+        if self.attempts >= MAX_ATTEMPTS {
+            return None;
+        }
+        match refusal {
+            Refusal::Stream => Some(RetryCause::Refused),
+            Refusal::Session => Some(RetryCause::GoAway),
+            Refusal::SessionWithReason => {
+                let is_first = !std::mem::replace(&mut self.unwelcome, true);
+                is_first.then_some(RetryCause::GoAway)
+            }
+            // Over HTTP/1.1 it cannot be said again.
+            Refusal::Http1Required => self.any_version.then_some(RetryCause::Http1Required),
+        }
+    }
 }
 
-/// Tries in all of a request of which nothing is ever written.
+/// Tries in all of a request of which nothing is ever written or processed.
 const MAX_ATTEMPTS: u32 = 3;
 
 #[cfg(test)]
@@ -93,7 +125,8 @@ mod tests {
         kind: ErrorKind,
         sent: Sent,
         reused: bool,
-        received: u64,
+        received: bool,
+        refusal: Option<Refusal>,
     }
 
     fn stale_get() -> Case {
@@ -103,7 +136,8 @@ mod tests {
             kind: ErrorKind::Io,
             sent: Sent::All,
             reused: true,
-            received: 0,
+            received: false,
+            refusal: None,
         }
     }
 
@@ -118,20 +152,15 @@ mod tests {
             headers: HeaderMap::new(),
             asks: None,
         };
-        let mut replay = Replay::new(&head, &case.body, false);
+        let mut replay = Replay::new(&head, &case.body, false, HttpVersions::Auto);
         (0..times)
             .map(|_| {
                 replay.begin();
                 let error = Error::new(case.kind, Some(Phase::Head), case.sent);
-                let failed = Failed {
-                    error,
-                    reused: case.reused,
-                    received: case.received,
-                    reset_by: None,
-                    expectation_refused: false,
-                    unpolled: None,
-                    ticket: None,
-                };
+                let mut failed = Failed::before_exchange(error);
+                failed.reused = case.reused;
+                failed.received = case.received;
+                failed.refusal = case.refusal;
                 replay.decide(&failed).is_some()
             })
             .collect()
@@ -164,7 +193,7 @@ mod tests {
         assert_eq!(
             decide(
                 &Case {
-                    received: 1,
+                    received: true,
                     ..stale_get()
                 },
                 1
@@ -203,5 +232,29 @@ mod tests {
             ..stale_get()
         };
         assert_eq!(decide(&unwritten, 3), [true, true, false]);
+    }
+
+    /// Ruling 5 (1): whatever the method, and however much was written.
+    #[test]
+    fn what_was_provably_not_processed_is_tried_again() {
+        let refused = |refusal, method| Case {
+            method,
+            refusal: Some(refusal),
+            ..stale_get()
+        };
+        for (refusal, expected) in [
+            (Refusal::Stream, [true, true, false]),
+            (Refusal::Session, [true, true, false]),
+            (Refusal::SessionWithReason, [true, false, false]),
+            (Refusal::Http1Required, [true, true, false]),
+        ] {
+            for method in [Method::GET, Method::POST] {
+                assert_eq!(
+                    decide(&refused(refusal, method), 3),
+                    expected,
+                    "{refusal:?}"
+                );
+            }
+        }
     }
 }

@@ -283,11 +283,16 @@ fn parse_trailers(
         if fields > max_fields {
             return Err(Rule::TooManyTrailerFields { limit: max_fields }.into());
         }
-        if !FORBIDDEN_TRAILERS.contains(&name.as_str()) {
+        if !is_dropped_trailer(&name) {
             trailers.append(name, value);
         }
     }
     Ok((!trailers.is_empty()).then(|| Box::new(trailers)))
+}
+
+/// Whether a field is left out behind the body, because only a head may carry it.
+pub(crate) fn is_dropped_trailer(name: &HeaderName) -> bool {
+    FORBIDDEN_TRAILERS.contains(&name.as_str())
 }
 
 /// The name and the value of one line.

@@ -2,7 +2,7 @@
 //!
 //! Everything is checked at the moment of writing, on every path, and nothing is written if anything is wrong. The length of
 //! the body is decided in one place together with the encoder that enforces it, so that no body byte can go out unframed.
-//! Called by `connection/http1.rs`.
+//! Called by `connection/http1.rs`; `connection/http2` asks for the same checks.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -347,11 +347,7 @@ fn is_port(digits: &[u8]) -> bool {
 }
 
 fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(), EncodeError> {
-    let bytes = trim(value.as_bytes());
-    // The types promise this already. It is looked at once more because it is the last place where it can be.
-    if !is_one_line(bytes) {
-        return Err(EncodeError::FieldValue { name: name.clone() });
-    }
+    let bytes = value_to_send(name, value)?;
     out.reserve(name.as_str().len() + bytes.len() + 4);
     out.put_slice(name.as_str().as_bytes());
     out.put_slice(b": ");
@@ -360,12 +356,25 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) -> Result<(
     Ok(())
 }
 
+/// The value as it may be sent, without blanks around it.
+pub(crate) fn value_to_send<'a>(
+    name: &HeaderName,
+    value: &'a HeaderValue,
+) -> Result<&'a [u8], EncodeError> {
+    let bytes = trim(value.as_bytes());
+    // The types promise this already. It is looked at once more because it is the last place where it can be.
+    if !is_one_line(bytes) {
+        return Err(EncodeError::FieldValue { name: name.clone() });
+    }
+    Ok(bytes)
+}
+
 /// What the user's own fields say about the connection and the body.
 #[derive(Debug, Default)]
 pub(crate) struct OwnFields {
     host: bool,
     close: bool,
-    expects_continue: bool,
+    pub(crate) expects_continue: bool,
     te: bool,
     /// Connection names TE.
     connection_te: bool,
@@ -417,7 +426,11 @@ impl OwnFields {
     }
 
     /// The length that the head says; `None` says none.
-    fn length(&self, method: &Method, body: BodyLength) -> Result<Option<u64>, EncodeError> {
+    pub(crate) fn length(
+        &self,
+        method: &Method,
+        body: BodyLength,
+    ) -> Result<Option<u64>, EncodeError> {
         match (body, self.length) {
             (BodyLength::Known(body), Some(field)) if body != field => {
                 Err(EncodeError::ContentLengthDiffers { field, body })
@@ -507,15 +520,22 @@ impl BodyEncoder {
             Self::Chunked => {
                 out.put_slice(b"0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {
-                    if !may_be_a_trailer(name) {
-                        return Err(EncodeError::TrailerField { name: name.clone() });
-                    }
+                    check_trailer(name)?;
                     field(out, name, value)?;
                 }
                 out.put_slice(b"\r\n");
                 Ok(())
             }
         }
+    }
+}
+
+/// Whether a field may be sent behind the body.
+pub(crate) fn check_trailer(name: &HeaderName) -> Result<(), EncodeError> {
+    if may_be_a_trailer(name) {
+        Ok(())
+    } else {
+        Err(EncodeError::TrailerField { name: name.clone() })
     }
 }
 

@@ -33,7 +33,7 @@ use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{Asks, DefaultFields, RequestHead};
-use crate::socket::{ConnectionInfo, Probe, Probed, Socket, is_tls};
+use crate::socket::{ConnectionInfo, Probe, Probed, Socket, Upgraded, is_tls};
 use crate::stats::CloseCause;
 
 /// An open connection and the exchange on it.
@@ -261,24 +261,28 @@ impl Http1 {
         self.upload.take_unpolled()
     }
 
-    pub(super) fn traffic(&self) -> (u64, u64) {
+    /// Bytes sent and received in this exchange.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.upload.written(), self.received)
     }
 
-    pub(super) fn is_reused(&self) -> bool {
+    /// Whether it served a response before this exchange.
+    pub(crate) fn is_reused(&self) -> bool {
         self.served > 0
     }
 
-    pub(super) fn info(&self) -> &Arc<ConnectionInfo> {
+    pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
         &self.info
     }
 
-    pub(super) fn is_suspect(&self) -> bool {
+    /// Whether something may have arrived while it was idle; costs no system call.
+    pub(crate) fn is_suspect(&self) -> bool {
         self.socket.is_suspect()
     }
 
-    /// See [`Connection::rest`](super::Connection::rest).
-    pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+    /// It has been idle for a while: gives back the memory that only an exchange needs. Whether `cx` will hear of whatever
+    /// arrives on it; if not, [`arm`](Self::arm) finds out why. Costs no system call.
+    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
         self.buffer = BytesMut::new();
         self.upload.rest();
         self.keeper.tether.rest();
@@ -286,32 +290,36 @@ impl Http1 {
         self.socket.is_quiet(cx)
     }
 
-    pub(super) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
+    /// Sees to it that `cx` hears of whatever arrives while it is idle, unless that has happened already.
+    pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
         self.socket.arm(cx)
     }
 
-    /// Gives socket, unread bytes and keeper to whoever takes the connection over.
-    pub(super) fn into_parts(self) -> (Socket, Bytes, Keeper) {
-        (self.socket, self.buffer.freeze(), self.keeper)
+    /// The socket, after it was switched to another protocol.
+    pub(crate) fn into_upgraded(self) -> Upgraded {
+        Upgraded::new(self.socket, self.buffer.freeze(), Box::new(self.keeper))
     }
 
-    pub(super) fn dialled(&self) -> Instant {
+    /// When its dial began.
+    pub(crate) fn dialled(&self) -> Instant {
         self.keeper.tether.made()
     }
 
-    pub(super) fn say_goodbye(&mut self) {
+    /// Tells the peer that the connection closes, where the transport has a word for it, without waiting.
+    pub(crate) fn say_goodbye(&mut self) {
         // In the middle of a request it would vouch for an end that is none.
         if matches!(self.stage, Stage::Idle | Stage::Done) {
             self.socket.say_goodbye();
         }
     }
 
-    pub(super) fn is_in_body(&self) -> bool {
+    /// Whether the body of a streaming answer is not over yet.
+    pub(crate) fn is_in_body(&self) -> bool {
         matches!(self.stage, Stage::Body { .. })
     }
 
-    /// See [`Connection::can_discard`](super::Connection::can_discard).
-    pub(super) fn can_discard(&self, at_most: u64) -> bool {
+    /// Whether what is left of a body could be read and thrown away, and the connection then be used again.
+    pub(crate) fn can_discard(&self, at_most: u64) -> bool {
         let Stage::Body { decoder, .. } = &self.stage else {
             return false;
         };
@@ -324,8 +332,8 @@ impl Http1 {
             && unread.is_none_or(|unread| unread <= at_most)
     }
 
-    /// See [`Connection::poll_discard`](super::Connection::poll_discard).
-    pub(super) fn poll_discard(
+    /// Reads on in a body and keeps nothing.
+    pub(crate) fn poll_discard(
         &mut self,
         cx: &mut Context<'_>,
         discard: &mut Discard,
@@ -377,12 +385,13 @@ impl Http1 {
         self.wait = None;
     }
 
-    pub(super) fn probe(&mut self, probe: Probe) -> Probed {
+    /// Whether the peer is still there and silent, as far as that can be known without waiting.
+    pub(crate) fn probe(&mut self, probe: Probe) -> Probed {
         self.socket.probe(probe)
     }
 
-    /// See [`Connection::settle`](super::Connection::settle) and spec pool R-REL-1.
-    pub(super) fn settle(&mut self) -> Standing {
+    /// Ends the exchange, lets go of the caller's waker and says whether another may follow (spec pool R-REL-1).
+    pub(crate) fn settle(&mut self) -> Standing {
         let close = self.reason_to_close();
         self.keeper.tether.end();
         if close.is_none() {

@@ -1,9 +1,14 @@
 //! Speaks HTTP on a socket: one connection, from its dial to its last exchange.
 //!
 //! `open` dials and lets ALPN decide what is spoken. A connection knows nothing of the pool that lends it; it keeps the
-//! pool's permit, so that the permit is returned exactly when the socket closes.
+//! pool's permit, so that the permit is returned exactly when the socket closes. An HTTP/1.1 connection is lent whole, an
+//! HTTP/2 session by exchanges.
 
 mod http1;
+#[cfg(feature = "http2")]
+mod http2;
+#[cfg(not(feature = "http2"))]
+mod no_http2;
 mod tether;
 mod timer;
 mod upload;
@@ -16,23 +21,35 @@ use http::{HeaderMap, Version};
 use tokio::time::Instant;
 
 use crate::body::Body;
-use crate::config::Limits;
+use crate::config::{HttpVersions, Limits};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead, ResponseHead};
-use crate::socket::{ConnectionInfo, DialError, Dialler, Probe, Probed, Route, Steps, Upgraded};
+use crate::socket::{Alpn, ConnectionInfo, DialError, Dialler, Route, Steps};
 use crate::stats::CloseCause;
 
+#[cfg(not(feature = "http2"))]
+use no_http2 as http2;
+
 pub(crate) use http1::{Discard, Discarded, Http1};
+pub(crate) use http2::{Driver, Exchange, HTTP2_BUILT_IN, Prepared, Session};
 pub(crate) use tether::Tether;
 pub(crate) use timer::Timer;
+#[cfg(feature = "http2")]
+use upload::{Writing, body_length};
 
-/// Whether this build speaks HTTP/2.
-pub(crate) const HTTP2_BUILT_IN: bool = false;
-
-/// A connection of any version.
+/// What one caller exchanges messages on.
 pub(crate) enum Connection {
+    /// A connection of its own.
     Http1(Box<Http1>),
+    /// A stream of a session.
+    Http2(Box<Exchange>),
+}
+
+/// What a dial came to.
+pub(crate) enum Opened {
+    Http1(Box<Http1>),
+    Http2(Prepared),
 }
 
 /// The head of a final response, and where its body is.
@@ -52,6 +69,42 @@ pub(crate) enum AnswerBody {
     Streaming,
     /// There is none: the connection belongs to another protocol now.
     Switched,
+}
+
+/// Why the peer has provably not processed a request (RFC 9113 section 8.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "http2"),
+    allow(dead_code, reason = "only HTTP/2 has words for it")
+)]
+pub(crate) enum Refusal {
+    /// It refused the stream.
+    Stream,
+    /// It ended the session before the stream.
+    Session,
+    /// The same, and says that something about the session is not to its liking: ENHANCE_YOUR_CALM or INADEQUATE_SECURITY.
+    SessionWithReason,
+    /// It wants the request over HTTP/1.1.
+    Http1Required,
+}
+
+/// What happens to a session while nobody calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "http2"),
+    expect(dead_code, reason = "only HTTP/2 has sessions")
+)]
+pub(crate) enum SessionChange {
+    /// The peer allows so many streams.
+    MaxStreams(usize),
+    /// It is doubted that the peer is still there.
+    Suspected,
+    /// It is there.
+    Trusted,
+    /// The session takes no new streams.
+    Retired,
+    /// The session has ended.
+    Gone(CloseCause),
 }
 
 /// What a connection keeps for whoever opened it, for as long as its socket is open.
@@ -85,17 +138,42 @@ pub(crate) struct Standing {
     pub(crate) keep_alive: Option<u64>,
 }
 
-/// Dials `route` and speaks what was agreed on.
+/// Dials `route` and settles what is spoken.
 pub(crate) async fn open(
     dialler: &Dialler,
     route: &Route,
     steps: &Steps,
     limits: Arc<Limits>,
     keeper: Keeper,
-) -> Result<Connection> {
+) -> Result<Opened> {
     let dialled = dialler.dial(route, steps).await.map_err(dial_error)?;
+    let is_http2 = match route.http_versions() {
+        HttpVersions::Http2PriorKnowledge => true,
+        // A connector that says nothing of TLS is not asked: what it leads to is the user's affair.
+        HttpVersions::Http2 if dialled.alpn != Some(Alpn::Http2) => {
+            return Err(Error::new(ErrorKind::Tls, Some(Phase::Tls), Sent::Nothing)
+                .saying("the server does not speak HTTP/2: it did not agree on it (ALPN, RFC 9113 section 3.2)"));
+        }
+        HttpVersions::Http2 | HttpVersions::Auto => dialled.alpn == Some(Alpn::Http2),
+        HttpVersions::Http1 if dialled.alpn == Some(Alpn::Http2) => {
+            return Err(
+                Error::new(ErrorKind::Connect, Some(Phase::Connect), Sent::Nothing)
+                    .saying("the connector settled on HTTP/2 where only HTTP/1.1 may be spoken"),
+            );
+        }
+        HttpVersions::Http1 => false,
+    };
+    if is_http2 {
+        let info = Arc::new(ConnectionInfo::new(&dialled, Version::HTTP_2));
+        return Ok(Opened::Http2(Prepared::new(
+            dialled.socket,
+            info,
+            limits,
+            keeper,
+        )));
+    }
     let info = Arc::new(ConnectionInfo::new(&dialled, Version::HTTP_11));
-    Ok(Connection::Http1(Box::new(Http1::new(
+    Ok(Opened::Http1(Box::new(Http1::new(
         dialled.socket,
         info,
         limits,
@@ -121,7 +199,7 @@ fn dial_error(error: DialError) -> Error {
 }
 
 impl Connection {
-    /// Encodes the request; nothing is sent yet. On an error the connection is as it was.
+    /// Encodes the request; over HTTP/1.1 nothing is sent yet. On an error the connection is as it was.
     pub(crate) fn begin(
         &mut self,
         head: &RequestHead,
@@ -129,8 +207,10 @@ impl Connection {
         body: &mut Body,
         now: Instant,
     ) -> Result<()> {
-        let Self::Http1(http1) = self;
-        http1.begin(head, defaults, body, now)
+        match self {
+            Self::Http1(http1) => http1.begin(head, defaults, body, now),
+            Self::Http2(exchange) => exchange.begin(head, defaults, body, now),
+        }
     }
 
     /// Writes the request and reads up to the end of the final head, both at once.
@@ -139,8 +219,10 @@ impl Connection {
         cx: &mut Context<'_>,
         deadline: &Deadline<'_>,
     ) -> Poll<Result<Answer>> {
-        let Self::Http1(http1) = self;
-        http1.poll_head(cx, deadline)
+        match self {
+            Self::Http1(http1) => http1.poll_head(cx, deadline),
+            Self::Http2(exchange) => exchange.poll_head(cx, deadline),
+        }
     }
 
     /// The next piece of the body of a streaming answer; `None` at its end.
@@ -149,126 +231,88 @@ impl Connection {
         cx: &mut Context<'_>,
         deadline: &Deadline<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
-        let Self::Http1(http1) = self;
-        http1.poll_data(cx, deadline)
+        match self {
+            Self::Http1(http1) => http1.poll_data(cx, deadline),
+            Self::Http2(exchange) => exchange.poll_data(cx, deadline),
+        }
     }
 
     /// Whether the body was read to its end.
     pub(crate) fn is_body_done(&self) -> bool {
-        let Self::Http1(http1) = self;
-        http1.is_body_done()
+        match self {
+            Self::Http1(http1) => http1.is_body_done(),
+            Self::Http2(exchange) => exchange.is_body_done(),
+        }
     }
 
     /// The trailer section of a body that was read to its end.
     pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
-        let Self::Http1(http1) = self;
-        http1.take_trailers()
+        match self {
+            Self::Http1(http1) => http1.take_trailers(),
+            Self::Http2(exchange) => exchange.take_trailers(),
+        }
     }
 
     /// Bytes of the body still to come, where that is known.
     pub(crate) fn body_left(&self) -> Option<u64> {
-        let Self::Http1(http1) = self;
-        http1.body_left()
+        match self {
+            Self::Http1(http1) => http1.body_left(),
+            Self::Http2(exchange) => exchange.body_left(),
+        }
     }
 
     /// The body of a request that failed before any of it was asked for.
     pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
-        let Self::Http1(http1) = self;
-        http1.take_unpolled_body()
+        match self {
+            Self::Http1(http1) => http1.take_unpolled_body(),
+            Self::Http2(exchange) => exchange.take_unpolled_body(),
+        }
     }
 
-    /// Bytes sent and received in this exchange.
-    pub(crate) fn traffic(&self) -> (u64, u64) {
-        let Self::Http1(http1) = self;
-        http1.traffic()
+    /// Whether the peer has provably not processed the request, although some of it may have been written.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(exchange) => exchange.refusal(),
+        }
     }
 
-    /// Whether it served a response before this exchange.
+    /// Whether any byte of the response has come.
+    pub(crate) fn has_received(&self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.traffic().1 > 0,
+            Self::Http2(exchange) => exchange.has_received(),
+        }
+    }
+
+    /// Whether it has served a response, of this exchange or of another one before.
+    pub(crate) fn has_served(&self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.is_reused(),
+            Self::Http2(exchange) => exchange.has_served(),
+        }
+    }
+
+    /// Whether it was lent before.
     pub(crate) fn is_reused(&self) -> bool {
-        let Self::Http1(http1) = self;
-        http1.is_reused()
+        match self {
+            Self::Http1(http1) => http1.is_reused(),
+            Self::Http2(exchange) => exchange.is_reused(),
+        }
     }
 
     pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
-        let Self::Http1(http1) = self;
-        http1.info()
-    }
-
-    /// Whether something may have arrived while it was idle; costs no system call.
-    pub(crate) fn is_suspect(&self) -> bool {
-        let Self::Http1(http1) = self;
-        http1.is_suspect()
-    }
-
-    /// It has been idle for a while: gives back the memory that only an exchange needs. Whether `cx` will hear of whatever
-    /// arrives on it; if not, [`arm`](Self::arm) finds out why. Costs no system call.
-    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self::Http1(http1) = self;
-        http1.rest(cx)
-    }
-
-    /// Sees to it that `cx` hears of whatever arrives while it is idle, unless that has happened already.
-    pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
-        let Self::Http1(http1) = self;
-        http1.arm(cx)
-    }
-
-    /// The socket, after it was switched to another protocol.
-    pub(crate) fn into_upgraded(self) -> Upgraded {
-        let Self::Http1(http1) = self;
-        let (socket, read, keeper) = http1.into_parts();
-        Upgraded::new(socket, read, Box::new(keeper))
-    }
-
-    /// When its dial began.
-    pub(crate) fn dialled(&self) -> Instant {
-        let Self::Http1(http1) = self;
-        http1.dialled()
-    }
-
-    /// Tells the peer that the connection closes, where the transport has a word for it, without waiting.
-    pub(crate) fn say_goodbye(&mut self) {
-        let Self::Http1(http1) = self;
-        http1.say_goodbye();
-    }
-
-    /// Whether the body of a streaming answer is not over yet.
-    pub(crate) fn is_in_body(&self) -> bool {
-        let Self::Http1(http1) = self;
-        http1.is_in_body()
-    }
-
-    /// Whether what is left of a body could be read and thrown away, and the connection then be used again.
-    pub(crate) fn can_discard(&self, at_most: u64) -> bool {
-        let Self::Http1(http1) = self;
-        http1.can_discard(at_most)
-    }
-
-    /// Reads on in a body and keeps nothing.
-    pub(crate) fn poll_discard(
-        &mut self,
-        cx: &mut Context<'_>,
-        discard: &mut Discard,
-    ) -> Poll<Discarded> {
-        let Self::Http1(http1) = self;
-        http1.poll_discard(cx, discard)
+        match self {
+            Self::Http1(http1) => http1.info(),
+            Self::Http2(exchange) => exchange.info(),
+        }
     }
 
     /// The caller no longer waits for the body; the time until he asks again does not count.
     pub(crate) fn pause(&mut self) {
-        let Self::Http1(http1) = self;
-        http1.pause();
-    }
-
-    /// Whether the peer is still there and silent, as far as that can be known without waiting.
-    pub(crate) fn probe(&mut self, probe: Probe) -> Probed {
-        let Self::Http1(http1) = self;
-        http1.probe(probe)
-    }
-
-    /// Ends the exchange, lets go of the caller's waker and says whether another may follow.
-    pub(crate) fn settle(&mut self) -> Standing {
-        let Self::Http1(http1) = self;
-        http1.settle()
+        match self {
+            Self::Http1(http1) => http1.pause(),
+            Self::Http2(exchange) => exchange.pause(),
+        }
     }
 }

@@ -48,6 +48,15 @@ impl Tether {
         Some(now.saturating_duration_since(self.made + Duration::from_nanos(since)))
     }
 
+    /// Has whoever drives the connection look again.
+    #[cfg_attr(
+        not(feature = "http2"),
+        expect(dead_code, reason = "only a session has a task")
+    )]
+    pub(super) fn nudge(&self) {
+        self.sleeper.wake();
+    }
+
     pub(super) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }

@@ -295,7 +295,8 @@ pub(super) fn check_request(head: &RequestHead, body: &Body) -> Result<(), Encod
     check(head, body_length(body)).map(drop)
 }
 
-fn body_length(body: &Body) -> BodyLength {
+/// What the head can say of the length of a body.
+pub(super) fn body_length(body: &Body) -> BodyLength {
     if body.is_empty() {
         BodyLength::None
     } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::host::DialId;
+use super::dialling::DialId;
 use super::line::Ticket;
 use super::sessions::SessionId;
 
@@ -18,6 +18,10 @@ pub(crate) struct HostLimits {
     pub(crate) line: Option<usize>,
     /// HTTP/2 sessions at once.
     pub(crate) sessions: usize,
+    /// Sessions up to which the load is spread although one could carry it.
+    pub(crate) spread: Option<usize>,
+    /// How many streams a session carries in its life.
+    pub(crate) max_requests: Option<u64>,
     /// How long a session may be without streams.
     pub(crate) session_idle: Duration,
     /// How long a dial of unknown protocol has before another joins it.
@@ -38,8 +42,9 @@ pub(crate) enum Spoken {
 pub(crate) enum Want {
     /// Any connection.
     Any,
-    /// A new one, because an old one of this host has just proved dead.
-    New,
+    /// A new connection, or a slot of a session newer than this one, because an old one of this host has just proved dead.
+    /// With 0 any session will do: what died was of HTTP/1.1.
+    NewerThan(SessionId),
 }
 
 /// What a caller gets to use.
@@ -54,13 +59,11 @@ pub(crate) enum Lent<C, S> {
 #[derive(Debug)]
 pub(crate) enum Newcomer<C, S> {
     Http1(C),
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
-    )]
     Http2 {
         session: S,
         max_streams: usize,
+        /// When another is to take its place.
+        ends: Option<Instant>,
     },
 }
 
@@ -96,14 +99,18 @@ pub(crate) enum Refusal {
     Closed,
 }
 
-/// Connections to close and wakers to wake, once the lock is released.
+/// What is to be closed, dropped and woken once the lock is released.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Actions<C> {
+pub(crate) struct Actions<C, S> {
     /// Whom a connection, a slot or an error went to.
     pub(crate) served: Few<Served>,
     pub(crate) close: Option<C>,
-    /// There is an idle connection that no reaper knows of.
+    /// Handles of sessions that take no new streams any more: dropped, they let the sessions end.
+    pub(crate) retired: Vec<S>,
+    /// The name of the session that was dialled, unless it was retired at once because nobody needs it.
+    pub(crate) opened: Option<SessionId>,
+    /// There is something idle, or a session, that no reaper knows of.
     pub(crate) watch: bool,
 }
 
@@ -156,7 +163,7 @@ impl<T> IntoIterator for Few<T> {
     }
 }
 
-impl<C> Default for Actions<C> {
+impl<C, S> Default for Actions<C, S> {
     fn default() -> Self {
         Self {
             served: Few {
@@ -164,6 +171,8 @@ impl<C> Default for Actions<C> {
                 others: Vec::new(),
             },
             close: None,
+            retired: Vec::new(),
+            opened: None,
             watch: false,
         }
     }

@@ -44,7 +44,7 @@ impl Age<'_> {
     }
 
     /// Those that were opened together must not end together, so each has a life of its own: 0.9 to 1.1 times the limit.
-    fn end_of_life(&self) -> Option<Instant> {
+    pub(super) fn end_of_life(&self) -> Option<Instant> {
         let max = self.limits.max_lifetime?;
         let tenth = max / 10;
         let life = max.checked_sub(tenth)?.checked_add(tenth.mul_f64(

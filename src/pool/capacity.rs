@@ -63,6 +63,14 @@ impl Capacity {
         false
     }
 
+    /// Takes a unit if there is one that nobody waits for.
+    pub(super) fn reserve(&self) -> bool {
+        let mut state = self.lock();
+        let has_room = self.max.is_none_or(|max| state.count < max);
+        state.count += usize::from(has_room);
+        has_room
+    }
+
     /// Whether a host waits for a unit.
     pub(super) fn is_starving(&self) -> bool {
         self.starving.load(Ordering::SeqCst) > 0

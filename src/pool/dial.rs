@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::Host;
 use super::capacity::Permit;
 use super::host::DialId;
-use crate::connection::{Connection, Keeper, open};
+use crate::connection::{Driver, Http1, Keeper, Opened, Prepared, Session, open};
 use crate::deadline::{Expired, Setting};
 use crate::error::{Error, Phase, Result, Sent};
 use crate::socket::{Step, Steps};
@@ -115,6 +115,14 @@ struct Dial {
     stage: Stage,
 }
 
+/// What a dial has made.
+pub(super) enum Made {
+    Http1(Box<Http1>),
+    Http2(Arc<Session>, Box<Driver>),
+    /// It could speak HTTP/2, and nobody needs another session.
+    Superfluous(Prepared),
+}
+
 /// How far its task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -133,18 +141,12 @@ impl Dial {
         self.host.dialled(self.id, outcome);
     }
 
-    async fn open(&mut self, steps: &Steps) -> Result<Connection> {
+    async fn open(&mut self, steps: &Steps) -> Result<Made> {
         let Some(keeper) = self.keeper.take() else {
             unreachable!("a dial runs once");
         };
         let shared = self.host.shared();
-        let opening = open(
-            &shared.dialler,
-            self.host.route(),
-            steps,
-            Arc::clone(&shared.limits),
-            keeper,
-        );
+        let opening = make(&self.host, steps, keeper);
         let Some(limit) = shared.connect_timeout else {
             return opening.await;
         };
@@ -160,6 +162,22 @@ impl Dial {
             };
             Err(Error::timeout(expired, Sent::Nothing))
         })
+    }
+}
+
+/// Opens what the origin speaks.
+async fn make(host: &Host, steps: &Steps, keeper: Keeper) -> Result<Made> {
+    let shared = host.shared();
+    let limits = Arc::clone(&shared.limits);
+    match open(&shared.dialler, host.route(), steps, limits, keeper).await? {
+        Opened::Http1(connection) => Ok(Made::Http1(connection)),
+        Opened::Http2(prepared) if !host.lock().needs_session(Instant::now()) => {
+            Ok(Made::Superfluous(prepared))
+        }
+        Opened::Http2(prepared) => {
+            let (session, driver) = prepared.begin().await?;
+            Ok(Made::Http2(session, Box::new(driver)))
+        }
     }
 }
 

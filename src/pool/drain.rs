@@ -13,11 +13,11 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::sleep;
 
 use super::Host;
-use crate::connection::{Connection, Discard, Discarded};
+use crate::connection::{Discard, Discarded, Http1};
 use crate::stats::{CloseCause, DrainOutcome};
 
-/// Takes a connection over that [`can be drained`](Connection::can_discard).
-pub(super) fn drain(mut connection: Connection, host: Arc<Host>) {
+/// Takes a connection over that [`can be drained`](Http1::can_discard).
+pub(super) fn drain(mut connection: Box<Http1>, host: Arc<Host>) {
     let mut buffered = Discard { reads: 0, bytes: 0 };
     match discard_now(&mut connection, &mut buffered) {
         Some(Discarded::End) => return done(connection, &host, DrainOutcome::Buffered),
@@ -53,7 +53,7 @@ pub(super) fn drain(mut connection: Connection, host: Arc<Host>) {
 }
 
 /// As much as can be done without waiting. Unconstrained, because an exhausted budget looks like waiting.
-fn discard_now(connection: &mut Connection, discard: &mut Discard) -> Option<Discarded> {
+fn discard_now(connection: &mut Http1, discard: &mut Discard) -> Option<Discarded> {
     let discarding = poll_fn(|cx| connection.poll_discard(cx, discard));
     let discarding = pin!(tokio::task::unconstrained(discarding));
     match discarding.poll(&mut Context::from_waker(Waker::noop())) {
@@ -62,22 +62,24 @@ fn discard_now(connection: &mut Connection, discard: &mut Discard) -> Option<Dis
     }
 }
 
-fn done(mut connection: Connection, host: &Host, how: DrainOutcome) {
+fn done(mut connection: Box<Http1>, host: &Host, how: DrainOutcome) {
     host.counters().drained(how);
-    host.count_traffic(&connection);
+    let (sent, received) = connection.traffic();
+    host.count_traffic(sent, received);
     let standing = connection.settle();
     host.give_back(connection, &standing, None);
 }
 
-fn give_up(connection: Connection, host: &Host, why: CloseCause) {
+fn give_up(connection: Box<Http1>, host: &Host, why: CloseCause) {
     host.counters().drained(DrainOutcome::GaveUp);
-    host.count_traffic(&connection);
+    let (sent, received) = connection.traffic();
+    host.count_traffic(sent, received);
     host.discard(connection, why);
 }
 
 /// A drain that takes its time. Dropped at any moment, as when its runtime ends, it gives up.
 struct Drain {
-    connection: Option<Connection>,
+    connection: Option<Box<Http1>>,
     host: Arc<Host>,
     /// What is left of the limit.
     discard: Discard,

@@ -3,7 +3,6 @@
 //! `host.rs` decides; here it is locked, asked, and what it answers is done once the lock is released: sockets are probed
 //! and closed, wakers woken, dials started. It is no task and has none but the dials.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::age::Age;
-use super::dial::Dials;
+use super::dial::{Dials, Made};
 use super::host::{
     Actions, Census, DialId, Evicted, HostLimits, HostPool, Idle, Lent, Newcomer, NextLook, Served,
     Spoken,
@@ -25,22 +24,20 @@ use super::lease::Lease;
 use super::tethers::Tethers;
 use super::{Inner, Shared, client_closed};
 use crate::config::{HttpVersions, Limits, Liveness};
-use crate::connection::{Connection, Standing};
+use crate::connection::{Http1, Session, Standing};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::{Probe, Route};
 use crate::stats::{AlpnEvent, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
 use crate::url::{Origin, Target};
 
-/// The machine, as it is used here. TLS offers `http/1.1` alone so far, so no session ever comes about.
-pub(super) type Machine = HostPool<Connection, Infallible, Error>;
+/// The machine, as it is used here.
+pub(super) type Machine = HostPool<Box<Http1>, Arc<Session>, Error>;
 
-/// The connection that was lent.
-pub(super) fn lent(lent: Lent<Connection, Infallible>) -> Connection {
-    match lent {
-        Lent::Connection(connection) => connection,
-        Lent::Slot(_, never) => match never {},
-    }
-}
+/// What it lends: a connection of HTTP/1.1, or a slot of a session of HTTP/2.
+pub(super) type Loan = Lent<Box<Http1>, Arc<Session>>;
+
+/// What it asks to be done.
+pub(super) type ToDo = Actions<Box<Http1>, Arc<Session>>;
 
 /// The connections to one route, of one runtime: a socket belongs to the runtime that made it (design D7).
 pub(crate) struct Host {
@@ -55,6 +52,10 @@ pub(crate) struct Host {
     draining: AtomicUsize,
     /// Whether its last response was of HTTP/1.0.
     http10: AtomicBool,
+    /// Whether the peer has refused a request because it was made over HTTP/2.
+    wants_http1: AtomicBool,
+    /// Streams that the last session was allowed, or what is expected before there was one.
+    max_streams: AtomicUsize,
     state: Mutex<Machine>,
     this: Weak<Self>,
 }
@@ -70,7 +71,9 @@ impl Host {
         let origin = target.origin();
         let counters = pool.registry.counters(&origin);
         let shared = Arc::clone(&pool.shared);
-        let state = HostPool::new(host_limits(&shared.limits), Spoken::Http1, Instant::now());
+        let now = Instant::now();
+        let spoken = shared.expected(&origin, versions, now);
+        let state = HostPool::new(host_limits(&shared.limits), spoken, now);
         Arc::new_cyclic(|this| Self {
             route: Route::new(origin, shared.dialler.tls.id(), versions),
             runtime: runtime.clone(),
@@ -81,6 +84,8 @@ impl Host {
             tethers: Tethers::default(),
             draining: AtomicUsize::new(0),
             http10: AtomicBool::new(false),
+            wants_http1: AtomicBool::new(false),
+            max_streams: AtomicUsize::new(usize::MAX),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -132,8 +137,38 @@ impl Host {
         }
     }
 
+    /// Whether its peer is to be asked over HTTP/1.1 where the call leaves the choice.
+    pub(crate) fn wants_http1(&self) -> bool {
+        self.wants_http1.load(Ordering::Relaxed)
+    }
+
+    /// The peer has said HTTP_1_1_REQUIRED.
+    pub(crate) fn note_http1_required(&self) {
+        self.wants_http1.store(true, Ordering::Relaxed);
+    }
+
+    /// Streams that the last session was allowed.
+    pub(super) fn max_streams(&self) -> &AtomicUsize {
+        &self.max_streams
+    }
+
     pub(super) fn draining(&self) -> &AtomicUsize {
         &self.draining
+    }
+
+    pub(super) fn weak(&self) -> Weak<Self> {
+        Weak::clone(&self.this)
+    }
+
+    /// What the origin speaks has turned out.
+    pub(super) fn learn(&self, spoken: Spoken, now: Instant) {
+        if self.route.http_versions() != HttpVersions::Auto {
+            return;
+        }
+        let before = self.shared.learn(self.origin(), spoken, now);
+        if before != Spoken::Unknown && before != spoken {
+            self.counters.alpn(AlpnEvent::Flipped);
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
@@ -168,7 +203,8 @@ impl Host {
             connections_draining: self.draining.load(Ordering::Relaxed),
             oldest_lease: self.tethers.oldest(Instant::now()),
             requests_pending: census.waiting,
-            ..Gauges::default()
+            http2_sessions: census.sessions,
+            http2_streams: census.streams,
         }
     }
 
@@ -199,17 +235,30 @@ impl Host {
             }
             let candidate = candidate?;
             let careful = careful || candidate.doubtful || candidate.idle_for >= TRUSTED;
-            let mut connection = lent(candidate.lent);
+            let mut connection = match candidate.lent {
+                Lent::Connection(connection) => connection,
+                Lent::Slot(id, session) if session.is_open() => {
+                    self.grow_ahead(now);
+                    return Some(Lease::new(Lent::Slot(id, session), Arc::clone(self), None));
+                }
+                Lent::Slot(id, _) => {
+                    self.give_up_slot(id, now);
+                    continue;
+                }
+            };
             let probe = self.closeness(&connection, careful, now);
             match self.probe(&mut connection, probe) {
-                Ok(()) => return Some(Lease::new(connection, Arc::clone(self), None)),
+                Ok(()) => {
+                    let lent = Lent::Connection(connection);
+                    return Some(Lease::new(lent, Arc::clone(self), None));
+                }
                 Err(why) => self.discard(connection, why),
             }
         }
     }
 
     /// How closely an idle connection is looked at (spec pool R-LIVE-3).
-    pub(super) fn closeness(&self, connection: &Connection, careful: bool, now: Instant) -> Probe {
+    pub(super) fn closeness(&self, connection: &Http1, careful: bool, now: Instant) -> Probe {
         let careful = match self.shared.limits.liveness {
             Liveness::FlagOnly => false,
             Liveness::AlwaysPeek => true,
@@ -219,7 +268,7 @@ impl Host {
     }
 
     /// Whether another connection to the same address has failed not long ago (spec pool R-LIFE-3).
-    fn is_penalised(&self, connection: &Connection, now: Instant) -> bool {
+    fn is_penalised(&self, connection: &Http1, now: Instant) -> bool {
         let dialler = &self.shared.dialler;
         let remote = connection.info().remote_addr;
         remote.is_some_and(|remote| dialler.is_penalised(remote, now))
@@ -236,11 +285,7 @@ impl Host {
     }
 
     /// Whether the peer is still there and silent.
-    pub(super) fn probe(
-        &self,
-        connection: &mut Connection,
-        probe: Probe,
-    ) -> Result<(), CloseCause> {
+    pub(super) fn probe(&self, connection: &mut Http1, probe: Probe) -> Result<(), CloseCause> {
         let probed = connection.probe(probe);
         if let Some(outcome) = probed.outcome {
             self.counters.probed(outcome);
@@ -251,7 +296,7 @@ impl Host {
     /// A lease has ended.
     pub(super) fn give_back(
         &self,
-        connection: Connection,
+        connection: Box<Http1>,
         standing: &Standing,
         now: Option<Instant>,
     ) {
@@ -279,7 +324,7 @@ impl Host {
     }
 
     /// Who was served waits for a unit no longer. Under the host's lock, so that nobody makes room for him any more.
-    pub(super) fn forget_served(&self, actions: &Actions<Connection>) {
+    pub(super) fn forget_served(&self, actions: &ToDo) {
         for served in actions.served.iter() {
             self.shared.capacity.forget(served.ticket);
         }
@@ -296,7 +341,7 @@ impl Host {
         self.age(standing).idle_until(now)
     }
 
-    fn age<'a>(&'a self, standing: &'a Standing) -> Age<'a> {
+    pub(super) fn age<'a>(&'a self, standing: &'a Standing) -> Age<'a> {
         Age {
             limits: &self.shared.limits,
             standing,
@@ -309,7 +354,7 @@ impl Host {
     }
 
     /// Does what the machine decided, now that its lock is released.
-    pub(super) fn act(&self, actions: Actions<Connection>, why: CloseCause) {
+    pub(super) fn act(&self, actions: ToDo, why: CloseCause) {
         let was_served = !actions.served.is_empty();
         actions.served.into_iter().for_each(Served::wake);
         if self.shared.capacity.is_starving() {
@@ -324,6 +369,7 @@ impl Host {
         if let Some(connection) = actions.close {
             self.discard(connection, why);
         }
+        end_all(actions.retired, why);
         if actions.watch {
             if let (Some(pool), Some(this)) = (self.pool.upgrade(), self.this.upgrade()) {
                 pool.reapers.watch(&pool, &this);
@@ -331,14 +377,13 @@ impl Host {
         }
     }
 
-    pub(super) fn discard(&self, mut connection: Connection, why: CloseCause) {
+    pub(super) fn discard(&self, mut connection: Box<Http1>, why: CloseCause) {
         self.counters.closed(why);
         connection.say_goodbye();
     }
 
     /// Counts the bytes of an exchange that is over.
-    pub(super) fn count_traffic(&self, connection: &Connection) {
-        let (sent, received) = connection.traffic();
+    pub(super) fn count_traffic(&self, sent: u64, received: u64) {
         self.counters.sent_bytes(sent);
         self.counters.received_bytes(received);
     }
@@ -347,7 +392,7 @@ impl Host {
         let oldest = self.lock().evict();
         match oldest {
             Some(Evicted::Connection(connection)) => self.discard(connection, why),
-            Some(Evicted::Session(never)) => match never {},
+            Some(Evicted::Session(session)) => session.ends_because(why),
             None => return false,
         }
         true
@@ -356,22 +401,26 @@ impl Host {
     pub(super) fn expire(&self, now: Instant) {
         let mut expired = Vec::new();
         let sessions = self.lock().expire(now, &mut expired);
-        drop(sessions);
+        let (aged, idle) = sessions
+            .into_iter()
+            .partition(|session| self.has_aged(session, now));
+        end_all(aged, CloseCause::Lifetime);
+        end_all(idle, CloseCause::Idle);
         for connection in expired {
             self.discard_expired(connection, now);
         }
     }
 
     /// Closes a connection whose time as an idle one is over, for the reason that set the time.
-    fn discard_expired(&self, mut connection: Connection, now: Instant) {
+    pub(super) fn discard_expired(&self, mut connection: Box<Http1>, now: Instant) {
         let standing = connection.settle();
         let why = self.age(&standing).expired_by(now);
         self.discard(connection, why);
     }
 
     /// When a reaper has something to do here.
-    pub(super) fn next_look(&self) -> NextLook {
-        self.lock().next_look()
+    pub(super) fn next_look(&self, now: Instant) -> NextLook {
+        self.lock().next_look(now)
     }
 
     /// Sees to it that `cx` hears of what arrives on connections that have been idle for `rested`, and gives their memory
@@ -415,7 +464,7 @@ impl Host {
         }
     }
 
-    fn put_back(&self, mut suspect: Idle<Connection>) {
+    fn put_back(&self, mut suspect: Idle<Box<Http1>>) {
         let now = Instant::now();
         let why = self.age(&suspect.connection.settle()).expired_by(now);
         let mut state = self.lock();
@@ -432,7 +481,7 @@ impl Host {
 
     pub(super) fn close_idle(&self, why: CloseCause) {
         let (idle, sessions) = self.lock().drain_idle();
-        drop(sessions);
+        end_all(sessions, why);
         for connection in idle {
             self.discard(connection, why);
         }
@@ -441,7 +490,7 @@ impl Host {
     /// Closes what is idle; what is lent closes when it comes back, because it is older than the mark.
     pub(super) fn mark_stale(&self) {
         let (idle, sessions) = self.lock().drain_all();
-        drop(sessions);
+        end_all(sessions, CloseCause::Stale);
         for connection in idle {
             self.discard(connection, CloseCause::Stale);
         }
@@ -451,7 +500,7 @@ impl Host {
         let actions = self.lock().close(&client_closed());
         actions.served.into_iter().for_each(Served::wake);
         let (idle, sessions) = self.lock().drain_all();
-        drop(sessions);
+        end_all(sessions, CloseCause::PoolClosed);
         for connection in idle {
             self.discard(connection, CloseCause::PoolClosed);
         }
@@ -480,6 +529,24 @@ impl Host {
             self.counters.dial(DialEvent::Started);
             self.dials.start(&this, id);
         }
+    }
+
+    /// Starts a dial that nobody waits for, if one is called for and there is room without waiting.
+    pub(super) fn grow_ahead(&self, now: Instant) {
+        if !self.shared.grows_ahead || self.dials.is_closed() {
+            return;
+        }
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        let mut state = self.lock();
+        if !state.wants_spare_dial(now) || !self.shared.capacity.reserve() {
+            return;
+        }
+        let id = state.begin_dial(now);
+        drop(state);
+        self.counters.dial(DialEvent::Started);
+        self.dials.start(&this, id);
     }
 
     /// Closes what has been idle longest elsewhere, if somebody here waits for room.
@@ -517,10 +584,11 @@ impl Host {
         self.pump();
     }
 
-    pub(super) fn dialled(&self, id: DialId, outcome: Result<Connection>) {
-        let now = Instant::now();
-        let mut connection = match outcome {
-            Ok(connection) => connection,
+    pub(super) fn dialled(&self, id: DialId, outcome: Result<Made>) {
+        match outcome {
+            Ok(Made::Http1(connection)) => self.dialled_http1(id, connection),
+            Ok(Made::Http2(session, driver)) => self.dialled_http2(id, &session, driver),
+            Ok(Made::Superfluous(prepared)) => self.dialled_in_vain(id, &prepared),
             Err(error) => {
                 let timed_out = error.kind() == ErrorKind::Timeout;
                 self.counters.dial(if timed_out {
@@ -528,13 +596,18 @@ impl Host {
                 } else {
                     DialEvent::Failed
                 });
-                return self.dial_failed(id, error);
+                self.dial_failed(id, error);
             }
-        };
+        }
+    }
+
+    fn dialled_http1(&self, id: DialId, mut connection: Box<Http1>) {
+        let now = Instant::now();
         self.counters.opened(connection.info().dial_time());
         if connection.info().tls.is_some() {
             self.counters.alpn(AlpnEvent::Http1);
         }
+        self.learn(Spoken::Http1, now);
         let standing = connection.settle();
         let mut state = self.lock();
         // Whoever waits gets it in any case; the time counts if nobody does.
@@ -574,21 +647,25 @@ impl Host {
     }
 }
 
-fn host_limits(limits: &Limits) -> HostLimits {
-    HostLimits {
-        connections: limits.max_connections_per_host.map(usize::from),
-        line: limits.max_pending.map(usize::from),
-        sessions: MAX_SESSIONS,
-        session_idle: SESSION_IDLE,
-        hedge: HEDGE,
+/// Lets sessions end, whose handles these are.
+pub(super) fn end_all(sessions: Vec<Arc<Session>>, why: CloseCause) {
+    for session in sessions {
+        session.ends_because(why);
     }
 }
 
-/// HTTP/2 sessions of one origin at once.
-const MAX_SESSIONS: usize = 4;
-
-/// How long an HTTP/2 session is kept without a stream.
-const SESSION_IDLE: Duration = Duration::from_secs(55);
+fn host_limits(limits: &Limits) -> HostLimits {
+    let http2 = &limits.http2;
+    HostLimits {
+        connections: limits.max_connections_per_host.map(usize::from),
+        line: limits.max_pending.map(usize::from),
+        sessions: http2.max_sessions_per_origin.get(),
+        spread: http2.spread.map(usize::from),
+        max_requests: limits.max_requests_per_connection,
+        session_idle: http2.idle_timeout,
+        hedge: HEDGE,
+    }
+}
 
 /// How long a dial of unknown protocol has before another joins it.
 const HEDGE: Duration = Duration::from_millis(250);

@@ -14,7 +14,7 @@
 //! line is served from it. While it is unknown which of the two an origin speaks, one dial finds out for everybody who waits,
 //! joined by further ones when it takes long (spec pool R-ALPN).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -24,13 +24,12 @@ pub(crate) use super::actions::{
     Actions, Candidate, Census, Evicted, HostLimits, Lent, Newcomer, NextLook, Progress, Refusal,
     Served, Spoken, Want,
 };
-use super::line::Line;
+pub(crate) use super::dialling::DialId;
+use super::dialling::{Dial, Dialling};
 pub(crate) use super::line::{Place, Ticket};
 pub(crate) use super::sessions::SessionId;
 use super::sessions::Sessions;
-
-/// Names a dial of one origin.
-pub(crate) type DialId = u64;
+use super::waiters::Waiters;
 
 /// What one origin holds.
 #[derive(Debug)]
@@ -41,25 +40,16 @@ pub(crate) struct HostPool<C, S, E> {
     /// Oldest first; the newest is lent first, because its path is warm and the others may expire.
     idle: VecDeque<Idle<C>>,
     sessions: Sessions<S>,
-    line: Line<Waiter, Result<Lent<C, S>, E>>,
-    /// Those in line for whom no dial was started: who would be the cause of the next one.
-    without_dial: BTreeMap<Ticket, Place>,
-    dials: Vec<Dial>,
-    next_dial: DialId,
+    waiters: Waiters<Result<Lent<C, S>, E>>,
+    dials: Dialling,
     /// Permits of this origin that are out: dialling, lent, served, idle, and sessions.
     count: usize,
-    undialled: Duration,
-    undialled_since: Option<Instant>,
     /// When a connection of this origin last proved dead in use.
     stale: Option<Instant>,
+    /// Before then no further dial starts that nobody waits for.
+    spare_after: Option<Instant>,
     /// Whether a reaper knows that there is something new to look at.
     watched: bool,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    want: Want,
-    waker: Option<Waker>,
 }
 
 /// A connection that waits for its next request.
@@ -72,14 +62,6 @@ pub(crate) struct Idle<C> {
     pub(crate) armed: bool,
 }
 
-#[derive(Debug)]
-struct Dial {
-    id: DialId,
-    /// The waiter for whom it was started, which another connection may serve first. `None`: it is for all who wait.
-    cause: Option<Place>,
-    started: Instant,
-}
-
 impl<C, S, E> HostPool<C, S, E> {
     pub(crate) fn new(limits: HostLimits, spoken: Spoken, now: Instant) -> Self {
         Self {
@@ -87,15 +69,12 @@ impl<C, S, E> HostPool<C, S, E> {
             open: true,
             spoken,
             idle: VecDeque::new(),
-            sessions: Sessions::new(),
-            line: Line::new(),
-            without_dial: BTreeMap::new(),
-            dials: Vec::new(),
-            next_dial: 0,
+            sessions: Sessions::new(limits),
+            waiters: Waiters::new(),
+            dials: Dialling::new(now),
             count: 0,
-            undialled: Duration::ZERO,
-            undialled_since: Some(now),
             stale: None,
+            spare_after: None,
             watched: false,
         }
     }
@@ -107,86 +86,116 @@ impl<C, S, E> HostPool<C, S, E> {
         S: Clone,
     {
         let doubtful = self.is_doubtful(now);
-        if let Some((id, session)) = self.sessions.take_slot() {
+        if let Some((id, session)) = self.sessions.take_slot(0, now) {
             return Some(Candidate {
                 lent: Lent::Slot(id, session),
                 idle_for: Duration::ZERO,
                 doubtful,
             });
         }
+        let idle = self.take_newest_idle(now, expired)?;
+        Some(Candidate {
+            lent: Lent::Connection(idle.connection),
+            idle_for: now.saturating_duration_since(idle.since),
+            doubtful,
+        })
+    }
+
+    fn take_newest_idle(&mut self, now: Instant, expired: &mut Vec<C>) -> Option<Idle<C>> {
         while let Some(idle) = self.idle.pop_back() {
             if now < idle.until {
-                return Some(Candidate {
-                    lent: Lent::Connection(idle.connection),
-                    idle_for: now.saturating_duration_since(idle.since),
-                    doubtful,
-                });
+                return Some(idle);
             }
             expired.push(idle.connection);
         }
         None
     }
 
-    /// Puts a waiter into line. A connection that came free since the waiter looked is his at once.
-    pub(crate) fn enqueue(&mut self, ticket: Ticket, want: Want) -> Result<Place, Refusal>
+    /// Puts a waiter into line. What came free since the waiter looked is his at once. Connections that expired are moved to
+    /// `expired`.
+    pub(crate) fn enqueue(
+        &mut self,
+        ticket: Ticket,
+        want: Want,
+        now: Instant,
+        expired: &mut Vec<C>,
+    ) -> Result<Place, Refusal>
     where
         S: Clone,
     {
         if !self.open {
             return Err(Refusal::Closed);
         }
-        if self.limits.line.is_some_and(|max| self.line.len() >= max) {
+        if self
+            .limits
+            .line
+            .is_some_and(|max| self.waiters.len() >= max)
+        {
             return Err(Refusal::Full);
         }
-        let place = self.line.join(ticket, Waiter { want, waker: None });
-        self.settle_in(place, want);
+        let beyond = self.beyond(want);
+        let place = self.waiters.join(ticket, beyond);
+        self.settle_in(place, beyond, now, expired);
         Ok(place)
     }
 
     /// Puts a waiter back at its place, after what it was served proved dead.
-    pub(crate) fn enqueue_again(&mut self, place: Place, want: Want)
-    where
+    pub(crate) fn enqueue_again(
+        &mut self,
+        place: Place,
+        want: Want,
+        now: Instant,
+        expired: &mut Vec<C>,
+    ) where
         S: Clone,
     {
-        self.line.rejoin(place, Waiter { want, waker: None });
-        self.settle_in(place, want);
+        let beyond = self.beyond(want);
+        if self.waiters.rejoin(place, beyond) {
+            self.settle_in(place, beyond, now, expired);
+        }
     }
 
-    /// Serves who has just come with what is free, or remembers that nobody dials for him yet.
-    fn settle_in(&mut self, place: Place, want: Want)
-    where
+    /// Than which session one must be newer to serve a waiter, if not anything serves him.
+    fn beyond(&self, want: Want) -> Option<SessionId> {
+        match want {
+            Want::Any => None,
+            Want::NewerThan(id) => Some(self.sessions.newest_up_to(id)),
+        }
+    }
+
+    /// Serves who has just come with what is free. Nobody who waits longer would have it: else it were not free.
+    fn settle_in(
+        &mut self,
+        place: Place,
+        beyond: Option<SessionId>,
+        now: Instant,
+        expired: &mut Vec<C>,
+    ) where
         S: Clone,
     {
-        let free = match want {
-            Want::New => None,
-            Want::Any => match self.sessions.take_slot() {
-                Some((id, session)) => Some(Lent::Slot(id, session)),
-                None => {
-                    let newest = self.idle.pop_back();
-                    newest.map(|idle| Lent::Connection(idle.connection))
-                }
-            },
+        let slot = self.sessions.take_slot(beyond.unwrap_or(0), now);
+        let free = match slot {
+            Some((id, session)) => Some(Lent::Slot(id, session)),
+            None if beyond.is_none() => {
+                let idle = self.take_newest_idle(now, expired);
+                idle.map(|idle| Lent::Connection(idle.connection))
+            }
+            None => None,
         };
-        match free {
+        if let Some(lent) = free {
             // Nobody sleeps at this place yet, so there is nobody to wake.
-            Some(lent) => drop(self.line.serve(place, Ok(lent))),
-            None => drop(self.without_dial.insert(place.ticket, place)),
+            drop(self.waiters.serve(place, Ok(lent)));
         }
     }
 
     /// What became of a waiter; if nothing yet, `waker` is woken when it does.
     pub(crate) fn poll(&mut self, place: Place, waker: &Waker, now: Instant) -> Progress<C, S, E> {
-        if let Some(outcome) = self.line.take(place) {
+        if let Some(outcome) = self.waiters.take(place) {
             return Progress::Served(outcome);
         }
-        if let Some(waiter) = self.line.waiter_mut(place) {
-            match &mut waiter.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-        }
+        self.waiters.wake_by(place, waker);
         Progress::Waiting {
-            dialling: self.dials.first().map(|dial| (dial.id, dial.started)),
+            dialling: self.dials.oldest().map(|dial| (dial.id, dial.started)),
             undialled: self.undialled(now),
             hedge_at: self.hedge_at(),
         }
@@ -194,24 +203,43 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// Takes a waiter out, wherever it is. What it had been served is the caller's to use or to release.
     pub(crate) fn leave(&mut self, place: Place) -> Option<Result<Lent<C, S>, E>> {
-        self.without_dial.remove(&place.ticket);
-        self.line.leave(place)
+        self.waiters.leave(place)
     }
 
     /// Who has waited longest.
     pub(crate) fn first_in_line(&self) -> Option<Ticket> {
-        self.line.first().map(|place| place.ticket)
+        self.waiters.first().map(|place| place.ticket)
     }
 
     /// The waiter for whom another dial should start, if the line calls for more dials than run and the limit allows.
     pub(crate) fn wants_dial(&self, now: Instant) -> Option<Ticket> {
-        if !self.may_dial() || self.dials.len() >= self.wanted_dials(now) {
+        let running = self.dials.len();
+        if !self.may_dial() || running >= self.wanted_dials(now) {
             return None;
         }
-        match self.spoken {
-            Spoken::Http1 => self.without_dial.keys().next().copied(),
-            Spoken::Unknown | Spoken::Http2 => self.first_in_line(),
-        }
+        let cause = match self.spoken {
+            Spoken::Http1 => self.waiters.first_without_dial(),
+            Spoken::Http2 if running >= self.wanted_sessions(now) => self.first_stranded(now),
+            Spoken::Unknown | Spoken::Http2 => self.waiters.first(),
+        };
+        cause.map(|place| place.ticket)
+    }
+
+    /// Whether a dial should start although the line calls for none: for a session to share the load of those that are busy
+    /// (http2 rule 5), or to take the place of one whose time has ended (spec pool R-H2-6). It is worth no wait for room, and no
+    /// connection that would have to close.
+    pub(crate) fn wants_spare_dial(&self, now: Instant) -> bool {
+        self.spoken == Spoken::Http2
+            && self.dials.is_empty()
+            && self.may_dial()
+            && self.spare_after.is_none_or(|after| after <= now)
+            && self.may_grow(now)
+            && self.profits(now)
+    }
+
+    /// Whether another session would be of use to those that are open.
+    fn profits(&self, now: Instant) -> bool {
+        self.sessions.have_ending(now) || self.sessions.are_crowded(now)
     }
 
     fn may_dial(&self) -> bool {
@@ -221,75 +249,81 @@ impl<C, S, E> HostPool<C, S, E> {
     /// How many dials should run: one for each who waits; with sessions, as many as carry them (spec pool R-DIAL-2); while the
     /// protocol is unknown one, and one more for each hedge that has passed (R-ALPN-1).
     fn wanted_dials(&self, now: Instant) -> usize {
-        let waiting = self.line.len();
+        let waiting = self.waiters.len();
         match self.spoken {
             Spoken::Http1 => waiting,
             Spoken::Http2 => {
-                let room = self.limits.sessions.saturating_sub(self.sessions.trusted());
-                waiting.div_ceil(self.sessions.expected_streams()).min(room)
+                let stranded = usize::from(self.first_stranded(now).is_some());
+                self.wanted_sessions(now).max(stranded)
             }
-            Spoken::Unknown => {
-                let hedges = self.dials.first().map_or(0, |oldest| {
-                    let due = |hedge: &u32| self.hedge_time(oldest, *hedge) <= now;
-                    (1..=MAX_HEDGES).take_while(due).count()
-                });
-                waiting.min(1 + hedges)
-            }
+            Spoken::Unknown => waiting.min(1 + self.dials.hedges_due(self.limits.hedge, now)),
         }
+    }
+
+    /// How many sessions more would carry those who wait, as far as their limit allows.
+    fn wanted_sessions(&self, now: Instant) -> usize {
+        let max = self.limits.sessions.max(1);
+        let room = max.saturating_sub(self.sessions.trusted(now));
+        let waiting = self.waiters.len();
+        waiting.div_ceil(self.sessions.expected_streams()).min(room)
+    }
+
+    fn may_grow(&self, now: Instant) -> bool {
+        self.sessions.trusted(now) < self.limits.sessions.max(1)
+    }
+
+    /// Who has waited longest of those whom no session that stays will ever serve, because all are too old. One dial for them
+    /// may go beyond the limit on sessions.
+    fn first_stranded(&self, now: Instant) -> Option<Place> {
+        self.waiters.first_beyond(self.sessions.newest_trusted(now))
     }
 
     /// When the next hedge is due, if one may still come. It is slept for, so it may not stay due while no dial can start.
     fn hedge_at(&self) -> Option<Instant> {
-        let running = self.dials.len();
-        let may = self.spoken == Spoken::Unknown && running < self.line.len() && self.may_dial();
-        let next = u32::try_from(running)
-            .ok()
-            .filter(|next| *next <= MAX_HEDGES && may)?;
-        Some(self.hedge_time(self.dials.first()?, next))
-    }
-
-    fn hedge_time(&self, oldest: &Dial, hedge: u32) -> Instant {
-        let after = self.limits.hedge.checked_mul(hedge).unwrap_or(FAR);
-        oldest.started + after.min(FAR)
+        let more_wait = self.dials.len() < self.waiters.len();
+        if self.spoken != Spoken::Unknown || !more_wait || !self.may_dial() {
+            return None;
+        }
+        self.dials.next_hedge(self.limits.hedge)
     }
 
     /// A dial begins, with a permit.
     pub(crate) fn begin_dial(&mut self, now: Instant) -> DialId {
-        self.undialled = self.undialled(now);
-        self.undialled_since = None;
+        let spare = self.dials.len() >= self.wanted_dials(now);
         self.count += 1;
-        self.next_dial += 1;
         let cause = match self.spoken {
-            Spoken::Http1 => self.without_dial.pop_first().map(|(_, place)| place),
+            Spoken::Http1 => self.waiters.dial_for_first(),
             Spoken::Unknown | Spoken::Http2 => None,
         };
-        self.dials.push(Dial {
-            id: self.next_dial,
-            cause,
-            started: now,
-        });
-        self.next_dial
+        self.dials.begin(cause, spare, now)
     }
 
     /// Whether a dial that turns out to speak HTTP/2 should go on to open a session: not if an open one has room for everybody
-    /// who waits (spec pool R-ALPN-3).
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
-    )]
-    pub(crate) fn needs_session(&self) -> bool {
-        self.sessions.trusted() == 0 || self.sessions.free_slots() < self.line.len().max(1)
+    /// who waits, and not beyond the limit, which dials that ran at once could pass (spec pool R-ALPN-3).
+    pub(crate) fn needs_session(&self, now: Instant) -> bool {
+        if self.is_surplus(now) {
+            return false;
+        }
+        // Whoever waits cannot be served by a slot that is free, else he were.
+        let wanted = self.waiters.len() > 0 || !self.sessions.have_room(now);
+        wanted || self.sessions.trusted(now) == 0 || self.profits(now)
+    }
+
+    /// Whether one more session would be one too many.
+    fn is_surplus(&self, now: Instant) -> bool {
+        !self.open || (!self.may_grow(now) && self.first_stranded(now).is_none())
     }
 
     /// A dial has made a connection: it goes to the first in line (late binding), else it is idle. A session goes to all it can
-    /// carry. What it speaks is what the next dials expect.
+    /// carry, and takes the place of one whose time has ended; it is retired at once if it is one too many. What was dialled
+    /// speaks what the next dials expect.
     pub(crate) fn dialled(
         &mut self,
         id: DialId,
         newcomer: Newcomer<C, S>,
         now: Instant,
         until: Instant,
-    ) -> Actions<C>
+    ) -> Actions<C, S>
     where
         S: Clone,
     {
@@ -297,26 +331,24 @@ impl<C, S, E> HostPool<C, S, E> {
         match newcomer {
             Newcomer::Http1(connection) => {
                 self.speaks(Spoken::Http1);
-                let first = self.line.first();
+                let first = self.waiters.first();
                 self.serve(first, connection, now, until)
             }
             Newcomer::Http2 {
                 session,
                 max_streams,
+                ends,
             } => {
                 self.speaks(Spoken::Http2);
                 let mut actions = Actions::default();
-                if self.open {
-                    let new = self.sessions.add(session, max_streams, now, None);
-                    // From this one alone: who wants any connection waits only while the older ones are full.
-                    while let Some(place) = self.line.first() {
-                        let Some((id, session)) = self.sessions.take_slot_of(new) else {
-                            break;
-                        };
-                        self.hand_over(place, Ok(Lent::Slot(id, session)), &mut actions);
-                    }
-                    actions.watch = !std::mem::replace(&mut self.watched, true);
+                if self.is_surplus(now) {
+                    actions.retired.push(session);
+                    return actions;
                 }
+                actions.opened = Some(self.sessions.add(session, max_streams, now, ends));
+                actions.retired.extend(self.sessions.retire_replaced(now));
+                self.lend_slots(now, &mut actions);
+                actions.watch = !std::mem::replace(&mut self.watched, true);
                 actions
             }
         }
@@ -327,24 +359,13 @@ impl<C, S, E> HostPool<C, S, E> {
         if std::mem::replace(&mut self.spoken, spoken) == spoken {
             return;
         }
-        self.without_dial = self
-            .line
-            .iter()
-            .map(|(place, _)| (place.ticket, place))
-            .collect();
-        for dial in &self.dials {
-            // The same ticket at another place is another try, which has not caused this dial.
-            if let Some(cause) = dial.cause {
-                if self.without_dial.get(&cause.ticket) == Some(&cause) {
-                    self.without_dial.remove(&cause.ticket);
-                }
-            }
-        }
+        self.waiters.dialled_only_for(self.dials.causes());
     }
 
     /// A dial has failed: the waiter that caused it hears of it, if it still waits. One that was for all fails all, unless
-    /// another still runs for them or a session will serve them in turn (spec pool R-DIAL-5).
-    pub(crate) fn dial_failed(&mut self, id: DialId, error: E, now: Instant) -> Actions<C>
+    /// another still runs for them or a session will serve them in turn (spec pool R-DIAL-5). One that nobody called for fails
+    /// nobody.
+    pub(crate) fn dial_failed(&mut self, id: DialId, error: E, now: Instant) -> Actions<C, S>
     where
         E: Clone,
     {
@@ -352,51 +373,61 @@ impl<C, S, E> HostPool<C, S, E> {
         let Some(dial) = self.end_dial(id, now) else {
             return actions;
         };
-        match dial.cause {
-            Some(cause) => self.hand_over(cause, Err(error), &mut actions),
-            None if self.sessions.trusted() > 0 => {
-                // The line moves on without it. Failing one of them keeps a dead peer from being dialled for ever.
-                if let Some(first) = self.line.first() {
-                    self.hand_over(first, Err(error), &mut actions);
-                }
-            }
-            None if self.dials.is_empty() => {
-                while let Some(first) = self.line.first() {
-                    self.hand_over(first, Err(error.clone()), &mut actions);
-                }
-            }
-            None => {}
+        if let Some(cause) = dial.cause {
+            self.hand_over(cause, Err(error), &mut actions);
+        } else if !dial.spare {
+            self.fail_those_without_hope(&error, now, &mut actions);
         }
         actions
     }
 
+    fn fail_those_without_hope(&mut self, error: &E, now: Instant, actions: &mut Actions<C, S>)
+    where
+        E: Clone,
+    {
+        let newest = self.sessions.newest_serving(now);
+        let mut failing = if newest == 0 {
+            self.waiters.first()
+        } else {
+            self.waiters.first_beyond(newest)
+        };
+        if newest > 0 && failing.is_none() {
+            // The line moves on without the dial. Failing one of them keeps a dead peer from being dialled for ever.
+            if let Some(first) = self.waiters.first() {
+                self.hand_over(first, Err(error.clone()), actions);
+            }
+        } else if self.dials.is_empty() {
+            while let Some(place) = failing {
+                self.hand_over(place, Err(error.clone()), actions);
+                failing = if newest == 0 {
+                    self.waiters.first()
+                } else {
+                    self.waiters.first_beyond(newest)
+                };
+            }
+        }
+    }
+
     /// A dial has gone without an outcome, or with one that is not needed.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "TLS offers http/1.1 alone so far")
-    )]
     pub(crate) fn dial_dropped(&mut self, id: DialId, now: Instant) {
         self.end_dial(id, now);
     }
 
     /// Who caused the dial and waits on is without one again, until he is served: by what it made, or with its error.
     fn end_dial(&mut self, id: DialId, now: Instant) -> Option<Dial> {
-        let at = self.dials.iter().position(|dial| dial.id == id)?;
-        let dial = self.dials.remove(at);
-        if self.dials.is_empty() {
-            self.undialled_since = Some(now);
-        }
+        let dial = self.dials.end(id, now)?;
         if let Some(cause) = dial.cause {
-            if self.line.waiter_mut(cause).is_some() {
-                self.without_dial.insert(cause.ticket, cause);
-            }
+            self.waiters.lost_dial(cause);
+        }
+        if dial.spare {
+            self.spare_after = now.checked_add(SPARE_PAUSE);
         }
         Some(dial)
     }
 
     /// A connection has come free.
-    pub(crate) fn release(&mut self, connection: C, now: Instant, until: Instant) -> Actions<C> {
-        let first = self.first_who_wants_any();
+    pub(crate) fn release(&mut self, connection: C, now: Instant, until: Instant) -> Actions<C, S> {
+        let first = self.waiters.first_for_connection();
         self.serve(first, connection, now, until)
     }
 
@@ -407,7 +438,7 @@ impl<C, S, E> HostPool<C, S, E> {
         connection: C,
         now: Instant,
         until: Instant,
-    ) -> Actions<C> {
+    ) -> Actions<C, S> {
         let mut actions = Actions::default();
         if let Some(first) = first {
             self.hand_over(first, Ok(Lent::Connection(connection)), &mut actions);
@@ -432,26 +463,14 @@ impl<C, S, E> HostPool<C, S, E> {
         full && self.dials.len() < self.wanted_dials(now)
     }
 
-    /// Who has waited longest among those whom an old connection serves as well.
-    fn first_who_wants_any(&self) -> Option<Place> {
-        self.line
-            .iter()
-            .find(|(_, waiter)| waiter.want == Want::Any)
-            .map(|(place, _)| place)
-    }
-
     fn hand_over(
         &mut self,
         place: Place,
         outcome: Result<Lent<C, S>, E>,
-        actions: &mut Actions<C>,
+        actions: &mut Actions<C, S>,
     ) {
-        if let Ok(waiter) = self.line.serve(place, outcome) {
-            self.without_dial.remove(&place.ticket);
-            actions.served.push(Served {
-                ticket: place.ticket,
-                waker: waiter.waker,
-            });
+        if let Ok(served) = self.waiters.serve(place, outcome) {
+            actions.served.push(served);
         }
     }
 
@@ -503,8 +522,7 @@ impl<C, S, E> HostPool<C, S, E> {
             }
             self.idle = kept;
         }
-        self.sessions
-            .retire_old(now, now.checked_sub(self.limits.session_idle))
+        self.sessions.retire_old(now)
     }
 
     /// Takes out the idle connections that a look makes suspicious; [`put_back`](Self::put_back) returns those that prove
@@ -526,14 +544,14 @@ impl<C, S, E> HostPool<C, S, E> {
     }
 
     /// Returns a suspect to its place, or to whoever came to wait meanwhile, unless its time is over.
-    pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C> {
+    pub(crate) fn put_back(&mut self, suspect: Idle<C>, now: Instant) -> Actions<C, S> {
         if suspect.until <= now {
             return Actions {
                 close: Some(suspect.connection),
                 ..Actions::default()
             };
         }
-        let wanted = self.first_who_wants_any().is_some() || self.is_in_the_way(now);
+        let wanted = self.waiters.first_for_connection().is_some() || self.is_in_the_way(now);
         if !self.open || wanted {
             return self.release(suspect.connection, now, suspect.until);
         }
@@ -551,15 +569,12 @@ impl<C, S, E> HostPool<C, S, E> {
 
     /// When the reaper should look again. After [`NextLook::Soon`] it need not be called for what is released; after any other
     /// answer it is.
-    pub(crate) fn next_look(&mut self) -> NextLook {
+    pub(crate) fn next_look(&mut self, now: Instant) -> NextLook {
         self.watched = self.idle.iter().any(|idle| !idle.armed);
         if self.watched {
             return NextLook::Soon;
         }
-        let session = self
-            .sessions
-            .oldest_idle()
-            .and_then(|since| since.checked_add(self.limits.session_idle));
+        let session = self.sessions.next_look(now);
         let first = self.idle.iter().map(|idle| idle.until).chain(session).min();
         first.map_or(NextLook::Never, NextLook::At)
     }
@@ -585,13 +600,13 @@ impl<C, S, E> HostPool<C, S, E> {
     }
 
     /// No further request is served: whoever waits gets `error`.
-    pub(crate) fn close(&mut self, error: &E) -> Actions<C>
+    pub(crate) fn close(&mut self, error: &E) -> Actions<C, S>
     where
         E: Clone,
     {
         self.open = false;
         let mut actions = Actions::default();
-        while let Some(first) = self.line.first() {
+        while let Some(first) = self.waiters.first() {
             self.hand_over(first, Err(error.clone()), &mut actions);
         }
         actions
@@ -602,18 +617,18 @@ impl<C, S, E> HostPool<C, S, E> {
             count: self.count,
             idle: self.idle.len() + self.sessions.idle(),
             dialling: self.dials.len(),
-            waiting: self.line.len(),
-            served: self.line.served(),
+            waiting: self.waiters.len(),
+            served: self.waiters.served(),
             sessions: self.sessions.len(),
             streams: self.sessions.streams(),
         }
     }
 
     /// The invariants of spec pool R-OBJ-6, as far as one origin can see them.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self, now: Instant) -> Result<(), String> {
         let census = self.census();
         let (mut connections, mut slots) = (0, 0);
-        for lent in self.line.outcomes().flatten() {
+        for lent in self.waiters.outcomes().flatten() {
             match lent {
                 Lent::Connection(_) => connections += 1,
                 // The session may have ended meanwhile, and its streams with it.
@@ -626,11 +641,14 @@ impl<C, S, E> HostPool<C, S, E> {
         if slots > census.streams {
             return Err(format!("more slots delivered than taken: {census:?}"));
         }
-        let somebody_waits = self.first_who_wants_any().is_some();
-        if somebody_waits && (!self.idle.is_empty() || self.sessions.free_slots() > 0) {
+        if self.waiters.first_for_connection().is_some() && !self.idle.is_empty() {
             return Err(format!(
                 "a connection is idle while somebody waits: {census:?}"
             ));
+        }
+        let newest = self.sessions.newest_with_room(now);
+        if newest.is_some_and(|newest| self.waiters.first_for_session(newest).is_some()) {
+            return Err(format!("a slot is free while somebody waits: {census:?}"));
         }
         if self
             .limits
@@ -639,49 +657,71 @@ impl<C, S, E> HostPool<C, S, E> {
         {
             return Err(format!("over the limit of the origin: {census:?}"));
         }
-        let forgotten = self
-            .without_dial
-            .values()
-            .any(|place| !self.line.iter().any(|(waiting, _)| waiting == *place));
-        if forgotten {
-            return Err(format!("a dial would start for nobody: {census:?}"));
+        if let Some(unknown) = self
+            .waiters
+            .beyond()
+            .find(|id| *id != 0 && !self.sessions.knows(*id))
+        {
+            return Err(format!(
+                "somebody wants a session newer than {unknown}, which is forgotten"
+            ));
         }
-        Ok(())
+        self.sessions.check()?;
+        self.waiters.check()
     }
 
     /// Time so far in which no dial ran; only differences mean anything.
     pub(crate) fn undialled(&self, now: Instant) -> Duration {
-        let running = self
-            .undialled_since
-            .map(|since| now.saturating_duration_since(since));
-        self.undialled + running.unwrap_or_default()
+        self.dials.undialled(now)
     }
 }
 
 /// What happens to sessions after they were opened.
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "TLS offers http/1.1 alone so far")
-)]
 impl<C, S: Clone, E> HostPool<C, S, E> {
-    /// A stream is done: its slot goes to the first in line.
-    pub(crate) fn release_slot(&mut self, id: SessionId, now: Instant) -> Actions<C> {
-        let was_last = self.sessions.free_slot(id, now);
-        let mut actions = self.slots_changed();
-        actions.watch = was_last && !std::mem::replace(&mut self.watched, true);
+    /// A stream is done: its slot goes to the first in line whom it serves. A session that is idle now retires if its time has
+    /// ended, or if it takes up the room of a dial that somebody waits for.
+    pub(crate) fn release_slot(&mut self, id: SessionId, now: Instant) -> Actions<C, S> {
+        let mut actions = Actions::default();
+        self.sessions.free_slot(id);
+        self.lend_slots(now, &mut actions);
+        if self.sessions.rest(id, now) {
+            let retired = if self.is_in_the_way(now) {
+                self.sessions.retire(id)
+            } else {
+                self.sessions.retire_over(id, now)
+            };
+            actions.retired.extend(retired);
+            actions.watch = !std::mem::replace(&mut self.watched, true);
+        }
         actions
     }
 
     /// The peer allows another number of streams (spec pool R-H2-4).
-    pub(crate) fn set_max_streams(&mut self, id: SessionId, max_streams: usize) -> Actions<C> {
+    pub(crate) fn set_max_streams(
+        &mut self,
+        id: SessionId,
+        max_streams: usize,
+        now: Instant,
+    ) -> Actions<C, S> {
+        let mut actions = Actions::default();
         self.sessions.set_max_streams(id, max_streams);
-        self.slots_changed()
+        self.lend_slots(now, &mut actions);
+        actions
     }
 
     /// Whether it is doubted that the peer is still there (spec pool R-H2-7).
-    pub(crate) fn set_suspect(&mut self, id: SessionId, suspect: bool) -> Actions<C> {
+    pub(crate) fn set_suspect(
+        &mut self,
+        id: SessionId,
+        suspect: bool,
+        now: Instant,
+    ) -> Actions<C, S> {
+        let mut actions = Actions::default();
         self.sessions.set_suspect(id, suspect);
-        self.slots_changed()
+        self.lend_slots(now, &mut actions);
+        // With it back, others that are idle may be more than are needed.
+        actions.watch = !suspect && !std::mem::replace(&mut self.watched, true);
+        actions
     }
 
     /// The session gets no new streams (spec pool R-H2-6). The handle is to be dropped once the lock is released.
@@ -691,29 +731,33 @@ impl<C, S: Clone, E> HostPool<C, S, E> {
 
     /// The session has ended; its permit comes back apart from this.
     pub(crate) fn session_gone(&mut self, id: SessionId) -> Option<S> {
-        self.sessions.gone(id)
-    }
-
-    fn slots_changed(&mut self) -> Actions<C> {
-        let mut actions = Actions::default();
-        while let Some(place) = self.first_who_wants_any() {
-            let Some((id, session)) = self.sessions.take_slot() else {
-                break;
-            };
-            self.hand_over(place, Ok(Lent::Slot(id, session)), &mut actions);
-        }
-        actions
+        let handle = self.sessions.gone(id);
+        let before = self.sessions.newest_up_to(id);
+        self.waiters.forget_session(id, before);
+        handle
     }
 }
 
-/// Dials that may join the first one while the protocol is unknown.
-const MAX_HEDGES: u32 = 3;
+impl<C, S: Clone, E> HostPool<C, S, E> {
+    /// Lends the slots that are free, each to the first in line whom it serves.
+    fn lend_slots(&mut self, now: Instant, actions: &mut Actions<C, S>) {
+        while let Some(newest) = self.sessions.newest_with_room(now) {
+            let Some((place, beyond)) = self.waiters.first_for_session(newest) else {
+                break;
+            };
+            let Some((id, session)) = self.sessions.take_slot(beyond, now) else {
+                break;
+            };
+            self.hand_over(place, Ok(Lent::Slot(id, session)), actions);
+        }
+    }
+}
+
+/// How soon after a dial that nobody waited for there may be another.
+const SPARE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an origin of which a connection proved dead in use is looked at more closely (spec pool R-LIVE-3).
 const DOUBT: Duration = Duration::from_secs(60);
-
-/// Stands in for a time that the clock cannot express.
-const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -733,6 +777,8 @@ mod tests {
             connections: max_count,
             line: Some(9),
             sessions: 2,
+            spread: None,
+            max_requests: None,
             session_idle: Duration::from_secs(55),
             hedge: Duration::from_millis(250),
         };
@@ -752,8 +798,12 @@ mod tests {
         }
     }
 
+    fn enqueue(machine: &mut Machine, ticket: Ticket, want: Want) -> Result<Place, Refusal> {
+        machine.enqueue(ticket, want, Instant::now(), &mut Vec::new())
+    }
+
     fn join(machine: &mut Machine, ticket: Ticket) -> Place {
-        machine.enqueue(ticket, Want::Any).unwrap()
+        enqueue(machine, ticket, Want::Any).unwrap()
     }
 
     fn join_all<const N: usize>(machine: &mut Machine, tickets: [Ticket; N]) -> [Place; N] {
@@ -792,14 +842,25 @@ mod tests {
         Some(outcome)
     }
 
-    fn http1(machine: &mut Machine, id: DialId, connection: u32, now: Instant) -> Actions<u32> {
+    fn http1(
+        machine: &mut Machine,
+        id: DialId,
+        connection: u32,
+        now: Instant,
+    ) -> Actions<u32, char> {
         machine.dialled(id, Newcomer::Http1(connection), now, later(now, 5))
     }
 
-    fn http2(machine: &mut Machine, id: DialId, max_streams: usize, now: Instant) -> Actions<u32> {
+    fn http2(
+        machine: &mut Machine,
+        id: DialId,
+        max_streams: usize,
+        now: Instant,
+    ) -> Actions<u32, char> {
         let newcomer = Newcomer::Http2 {
             session: 's',
             max_streams,
+            ends: None,
         };
         machine.dialled(id, newcomer, now, later(now, 5))
     }
@@ -834,7 +895,7 @@ mod tests {
         assert_eq!(take(&mut machine, now), Some(3));
         assert_eq!(take(&mut machine, now), Some(2));
         assert_eq!(machine.evict(), Some(Evicted::Connection(1)));
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     #[test]
@@ -870,7 +931,7 @@ mod tests {
         );
         assert_eq!(served(&mut machine, second, now), None);
         assert_eq!(served(&mut machine, first, now), Some(Ok(1)));
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// pool.md tests 9 and 10, and R-Q-2.
@@ -899,7 +960,7 @@ mod tests {
         let [first, second] = join_all(&mut machine, [10, 11]);
         let _ = machine.release(1, now, later(now, 5));
         assert_eq!(outcome(&mut machine, first, now), Some(Ok(1)));
-        machine.enqueue_again(first, Want::Any);
+        machine.enqueue_again(first, Want::Any, now, &mut Vec::new());
         let _ = machine.release(2, now, later(now, 5));
         assert_eq!(served(&mut machine, first, now), Some(Ok(2)));
         assert_eq!(served(&mut machine, second, now), None);
@@ -952,7 +1013,7 @@ mod tests {
         assert_eq!(machine.wants_dial(now), Some(10));
         assert!(machine.leave(first).is_none());
         assert_eq!(machine.wants_dial(now), None, "the other dial runs");
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// Ruling 4: only time without a dial counts against the pool limit.
@@ -977,7 +1038,7 @@ mod tests {
         let (mut machine, now) = machine(None);
         lend(&mut machine, 1, now);
         let _ = machine.release(1, now, later(now, 5));
-        let new = machine.enqueue(10, Want::New).unwrap();
+        let new = enqueue(&mut machine, 10, Want::NewerThan(0)).unwrap();
         assert_eq!(served(&mut machine, new, now), None);
         assert_eq!(
             take(&mut machine, now),
@@ -990,7 +1051,7 @@ mod tests {
         let id = machine.begin_dial(now);
         let _ = http1(&mut machine, id, 2, now);
         assert_eq!(served(&mut machine, new, now), Some(Ok(2)));
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// Its room is needed for the new one.
@@ -999,7 +1060,7 @@ mod tests {
         let (mut machine, now) = machine(Some(2));
         lend(&mut machine, 1, now);
         lend(&mut machine, 2, now);
-        let new = machine.enqueue(10, Want::New).unwrap();
+        let new = enqueue(&mut machine, 10, Want::NewerThan(0)).unwrap();
         assert_eq!(machine.wants_dial(now), None, "the limit is reached");
         assert_eq!(machine.release(1, now, later(now, 5)).close, Some(1));
         machine.closed();
@@ -1011,16 +1072,16 @@ mod tests {
         );
         let _ = http1(&mut machine, id, 3, now);
         assert_eq!(served(&mut machine, new, now), Some(Ok(3)));
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     #[test]
     fn a_full_line_refuses() {
         let (mut machine, _) = machine(Some(1));
         for ticket in 1..=9 {
-            assert!(machine.enqueue(ticket, Want::Any).is_ok());
+            assert!(enqueue(&mut machine, ticket, Want::Any).is_ok());
         }
-        assert_eq!(machine.enqueue(10, Want::Any), Err(Refusal::Full));
+        assert_eq!(enqueue(&mut machine, 10, Want::Any), Err(Refusal::Full));
     }
 
     #[test]
@@ -1030,7 +1091,7 @@ mod tests {
         let place = join(&mut machine, 10);
         let _ = machine.close(&"closed");
         assert_eq!(served(&mut machine, place, now), Some(Err("closed")));
-        assert_eq!(machine.enqueue(11, Want::Any), Err(Refusal::Closed));
+        assert_eq!(enqueue(&mut machine, 11, Want::Any), Err(Refusal::Closed));
         assert_eq!(machine.release(1, now, later(now, 5)).close, Some(1));
         assert_eq!(machine.wants_dial(now), None);
     }
@@ -1057,13 +1118,13 @@ mod tests {
         assert!(machine.release(1, now, later(now, 5)).watch);
         assert_eq!(take(&mut machine, now), Some(1));
         assert!(!machine.release(1, now, later(now, 5)).watch, "it knows");
-        assert_eq!(machine.next_look(), NextLook::Soon);
+        assert_eq!(machine.next_look(now), NextLook::Soon);
         assert!(
             machine
                 .take_suspects(|idle| std::mem::replace(&mut idle.armed, true))
                 .is_empty()
         );
-        assert_eq!(machine.next_look(), NextLook::At(later(now, 5)));
+        assert_eq!(machine.next_look(now), NextLook::At(later(now, 5)));
         assert_eq!(take(&mut machine, now), Some(1));
         assert!(
             machine.release(1, now, later(now, 5)).watch,
@@ -1075,7 +1136,7 @@ mod tests {
         assert!(expired.is_empty());
         let _ = machine.expire(later(now, 5), &mut expired);
         assert_eq!(expired, [1]);
-        assert_eq!(machine.next_look(), NextLook::Never);
+        assert_eq!(machine.next_look(now), NextLook::Never);
         assert!(machine.unwatch());
     }
 
@@ -1092,11 +1153,11 @@ mod tests {
             assert_eq!(served(&mut machine, *place, now), Some(Ok(100)));
         }
         assert_eq!(served(&mut machine, places[4], now), None);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
         let _ = machine.release_slot(1, now);
         assert_eq!(served(&mut machine, places[4], now), Some(Ok(100)));
         assert_eq!(machine.census().streams, 4);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-ALPN-1 and pool.md test 30: once it is HTTP/1.1, everybody who is left is dialled for at once.
@@ -1108,7 +1169,7 @@ mod tests {
         let _ = http1(&mut machine, dials[0], 7, now);
         assert_eq!(served(&mut machine, places[0], now), Some(Ok(7)));
         assert_eq!(pump(&mut machine, now).len(), 2);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-ALPN-1: a slow first dial is joined by others, at most three.
@@ -1159,7 +1220,7 @@ mod tests {
         for place in places.into_iter().chain([late]) {
             assert_eq!(served(&mut machine, place, now), Some(Err("refused")));
         }
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-ALPN-3 and pool.md test 31.
@@ -1169,22 +1230,22 @@ mod tests {
         let places = join_all(&mut machine, [1, 2, 3]);
         let dials = pump(&mut machine, now);
         assert_eq!(dials.len(), 3);
-        assert!(machine.needs_session());
+        assert!(machine.needs_session(now));
         let _ = http2(&mut machine, dials[0], 9, now);
         for place in places {
             assert_eq!(served(&mut machine, place, now), Some(Ok(100)));
         }
-        assert!(!machine.needs_session(), "one session is enough");
+        assert!(!machine.needs_session(now), "one session is enough");
         machine.dial_dropped(dials[1], now);
         machine.closed();
-        machine.check().unwrap();
+        machine.check(now).unwrap();
         // And back: the next dial finds HTTP/1.1, and everybody in line is dialled for.
         assert_eq!(machine.retire(1), Some('s'));
         let places = join_all(&mut machine, [4, 5, 6]);
         let _ = http1(&mut machine, dials[2], 7, now);
         assert_eq!(served(&mut machine, places[0], now), Some(Ok(7)));
         assert_eq!(pump(&mut machine, now).len(), 2);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-H2-3 and pool.md test 32: sessions grow with the line, up to their limit.
@@ -1204,7 +1265,7 @@ mod tests {
             (machine.census().sessions, machine.census().streams),
             (2, 6)
         );
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-H2-4 and pool.md test 33: zero streams allowed is full, not dead.
@@ -1214,13 +1275,13 @@ mod tests {
         let places = join_all(&mut machine, [1, 2, 3, 4]);
         let dials = pump(&mut machine, now);
         let _ = http2(&mut machine, dials[0], 1, now);
-        assert!(machine.set_max_streams(1, 0).served.is_empty());
+        assert!(machine.set_max_streams(1, 0, now).served.is_empty());
         let _ = machine.release_slot(1, now);
         assert_eq!(machine.census().waiting, 3);
-        assert_eq!(machine.set_max_streams(1, 2).served.iter().count(), 2);
+        assert_eq!(machine.set_max_streams(1, 2, now).served.iter().count(), 2);
         assert_eq!(served(&mut machine, places[1], now), Some(Ok(100)));
         assert_eq!(machine.census().waiting, 1);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-H2-7: a suspect session may be replaced beyond the limit on sessions.
@@ -1231,12 +1292,12 @@ mod tests {
         let dials = pump(&mut machine, now);
         let _ = http2(&mut machine, dials[0], 9, now);
         assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
-        let _ = machine.set_suspect(1, true);
+        let _ = machine.set_suspect(1, true, now);
         let second = join(&mut machine, 2);
         assert_eq!(pump(&mut machine, now).len(), 1);
-        let _ = machine.set_suspect(1, false);
+        let _ = machine.set_suspect(1, false, now);
         assert_eq!(served(&mut machine, second, now), Some(Ok(100)));
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// A dial beside an open session that fails does not fail those whom the session will serve.
@@ -1251,7 +1312,7 @@ mod tests {
         machine.closed();
         assert_eq!(served(&mut machine, places[1], now), Some(Err("refused")));
         assert_eq!(served(&mut machine, places[2], now), None);
-        machine.check().unwrap();
+        machine.check(now).unwrap();
     }
 
     /// R-H2-8: a session without streams is idle like a connection.
@@ -1266,7 +1327,7 @@ mod tests {
             assert_eq!((machine.oldest_idle(), machine.evict()), (None, None));
             let _ = machine.release_slot(1, now);
             assert_eq!(machine.census().idle, 1);
-            assert_eq!(machine.next_look(), NextLook::At(later(now, 55)));
+            assert_eq!(machine.next_look(now), NextLook::At(later(now, 55)));
             if evict {
                 assert_eq!(machine.evict(), Some(Evicted::Session('s')));
             } else {
@@ -1329,7 +1390,7 @@ mod tests {
         let _ = http2(&mut machine, dials[0], 5, now);
         assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
         let _ = machine.release_slot(1, now);
-        let new = machine.enqueue(2, Want::New).unwrap();
+        let new = enqueue(&mut machine, 2, Want::NewerThan(1)).unwrap();
         let dials = pump(&mut machine, now);
         let _ = http2(&mut machine, dials[0], 5, now);
         assert_eq!(served(&mut machine, new, now), Some(Ok(200)));
@@ -1370,7 +1431,7 @@ mod tests {
         lend(&mut machine, 1, now);
         let _ = machine.release(1, now, later(now, 5));
         let suspect = machine.take_suspects(|_| true).pop().unwrap();
-        assert_eq!(machine.next_look(), NextLook::Never);
+        assert_eq!(machine.next_look(now), NextLook::Never);
         assert!(machine.put_back(suspect, now).watch);
     }
 
@@ -1382,10 +1443,10 @@ mod tests {
         let dials = pump(&mut machine, now);
         assert!(http2(&mut machine, dials[0], 5, now).watch);
         assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
-        assert_eq!(machine.next_look(), NextLook::Never);
+        assert_eq!(machine.next_look(now), NextLook::Never);
         assert!(!machine.unwatch(), "a session is open");
         assert!(machine.release_slot(1, now).watch);
-        assert_eq!(machine.next_look(), NextLook::At(later(now, 55)));
+        assert_eq!(machine.next_look(now), NextLook::At(later(now, 55)));
     }
 
     #[test]
@@ -1396,7 +1457,7 @@ mod tests {
         let _ = http2(&mut machine, dials[0], 5, now);
         assert_eq!(machine.session_gone(1), Some('s'));
         machine.closed();
-        machine.check().unwrap();
+        machine.check(now).unwrap();
         assert_eq!(served(&mut machine, first, now), Some(Ok(100)));
         let _ = machine.release_slot(1, now);
         assert_eq!(machine.census(), Census::default());

@@ -26,10 +26,6 @@ struct Known {
     last_use: u64,
 }
 
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "TLS offers http/1.1 alone so far")
-)]
 impl Learned {
     /// What a dial to this origin should expect.
     pub(crate) fn get(&mut self, origin: &Origin, now: Instant) -> Spoken {
@@ -43,8 +39,9 @@ impl Learned {
         }
     }
 
-    /// A dial has found out. The one that was used least recently makes room.
-    pub(crate) fn learn(&mut self, origin: &Origin, spoken: Spoken, now: Instant) {
+    /// A dial has found out; answers what was known. The one that was used least recently makes room.
+    pub(crate) fn learn(&mut self, origin: &Origin, spoken: Spoken, now: Instant) -> Spoken {
+        let before = self.get(origin, now);
         self.uses += 1;
         if self.known.len() >= MAX_ORIGINS && !self.known.contains_key(origin) {
             self.known.retain(|_, known| now < known.until);
@@ -61,6 +58,7 @@ impl Learned {
             last_use: self.uses,
         };
         self.known.insert(origin.clone(), known);
+        before
     }
 }
 

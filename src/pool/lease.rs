@@ -6,8 +6,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,19 +17,23 @@ use tokio::time::Instant;
 
 use super::Host;
 use super::drain::drain;
+use super::entry::Loan;
+use super::host::{Lent, SessionId, Want};
 use super::line::Ticket;
 use crate::body::{Body, Source};
-use crate::connection::{Answer, Connection};
+use crate::connection::{Answer, Connection, Refusal};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::socket::{ConnectionInfo, Upgraded};
+use crate::socket::{ConnectionInfo, Socket, Upgraded};
 use crate::stats::{Checkout, CloseCause, DrainOutcome};
 
 /// A connection that one caller uses.
 pub(crate) struct Lease {
     /// `None` only while it is being given back.
     connection: Option<Connection>,
+    /// Of the session, if it is a stream that was lent.
+    session: SessionId,
     host: Arc<Host>,
     /// The place in line that it was waited for at.
     ticket: Option<Ticket>,
@@ -40,8 +44,12 @@ pub(crate) struct Failed {
     pub(crate) error: Error,
     /// The connection had served a response before.
     pub(crate) reused: bool,
-    /// Bytes of the response that had arrived.
-    pub(crate) received: u64,
+    /// Some of the response had arrived.
+    pub(crate) received: bool,
+    /// The peer has provably not processed the request.
+    pub(crate) refusal: Option<Refusal>,
+    /// On what it may be tried again.
+    pub(super) want: Want,
     /// The peer, if it cut the connection off rather than closed it.
     pub(crate) reset_by: Option<SocketAddr>,
     /// The caller's body, if none of it was asked for.
@@ -58,7 +66,9 @@ impl Failed {
         Self {
             error,
             reused: false,
-            received: 0,
+            received: false,
+            refusal: None,
+            want: Want::NewerThan(0),
             reset_by: None,
             unpolled: None,
             expectation_refused: false,
@@ -68,9 +78,14 @@ impl Failed {
 }
 
 impl Lease {
-    pub(super) fn new(connection: Connection, host: Arc<Host>, ticket: Option<Ticket>) -> Self {
+    pub(super) fn new(lent: Loan, host: Arc<Host>, ticket: Option<Ticket>) -> Self {
+        let (connection, session) = match lent {
+            Lent::Connection(connection) => (Connection::Http1(connection), 0),
+            Lent::Slot(id, session) => (Connection::Http2(session.exchange()), id),
+        };
         Self {
             connection: Some(connection),
+            session,
             host,
             ticket,
         }
@@ -86,10 +101,10 @@ impl Lease {
 
     /// An attempt has got this connection.
     pub(super) fn count_checkout(&self) {
-        self.host.counters().checked_out(if self.is_reused() {
-            Checkout::Reused
-        } else {
-            Checkout::Fresh
+        self.host.counters().checked_out(match &self.connection {
+            Some(connection) if !connection.is_reused() => Checkout::Fresh,
+            Some(Connection::Http2(_)) => Checkout::Slot,
+            Some(Connection::Http1(_)) | None => Checkout::Reused,
         });
     }
 
@@ -104,7 +119,8 @@ impl Lease {
         now: Instant,
     ) -> Result<Answer, Failed> {
         let connection = self.connection.as_mut().expect(LENT);
-        let begun = if self.host.speaks_http10() && body.left().is_none() {
+        let is_http1 = matches!(connection, Connection::Http1(_));
+        let begun = if is_http1 && self.host.speaks_http10() && body.left().is_none() {
             Err(Error::invalid(
                 "the server speaks HTTP/1.0, which has no way to send a body of unknown length (RFC 9112 section 7.1); see \
                  Body::sized_stream",
@@ -116,26 +132,59 @@ impl Lease {
             Ok(()) => poll_fn(|cx| connection.poll_head(cx, deadline)).await,
             Err(error) => Err(error),
         };
-        if let Ok(answer) = &outcome {
-            self.host.note_version(answer.head.version);
+        match outcome {
+            Ok(answer) => {
+                if is_http1 {
+                    self.host.note_version(answer.head.version);
+                }
+                Ok(answer)
+            }
+            Err(error) => Err(self.failed(error)),
         }
-        outcome.map_err(|error| Failed {
-            reset_by: connection.info().remote_addr.filter(|_| is_reset(&error)),
-            error,
-            reused: connection.is_reused(),
-            received: connection.traffic().1,
-            unpolled: connection.take_unpolled_body(),
-            expectation_refused: false,
-            ticket: self.ticket,
-        })
     }
 
-    /// Hands the socket over, after it was switched to another protocol. Its permit goes along.
+    /// What a failed exchange tells.
+    fn failed(&mut self, error: Error) -> Failed {
+        let connection = self.connection.as_mut().expect(LENT);
+        let refusal = connection.refusal();
+        // Of a session that is going, or has just proved dead, nobody gets a slot any more.
+        let is_going = matches!(refusal, Some(Refusal::Session | Refusal::SessionWithReason));
+        if is_going {
+            self.host.retire(self.session);
+        }
+        Failed {
+            reset_by: connection.info().remote_addr.filter(|_| is_reset(&error)),
+            error,
+            reused: connection.has_served(),
+            received: connection.has_received(),
+            unpolled: connection.take_unpolled_body(),
+            expectation_refused: false,
+            want: match refusal {
+                Some(_) => Want::Any,
+                None => Want::NewerThan(self.session),
+            },
+            refusal,
+            ticket: self.ticket,
+        }
+    }
+
+    /// Hands the socket over, after it was switched to another protocol. Its permit goes along, or its slot.
     pub(crate) fn into_upgraded(mut self) -> Upgraded {
-        let connection = self.connection.take().expect(LENT);
-        self.host.count_traffic(&connection);
-        self.host.counters().closed(CloseCause::Upgraded);
-        connection.into_upgraded()
+        match self.connection.take().expect(LENT) {
+            Connection::Http1(connection) => {
+                let (sent, received) = connection.traffic();
+                self.host.count_traffic(sent, received);
+                self.host.counters().closed(CloseCause::Upgraded);
+                connection.into_upgraded()
+            }
+            Connection::Http2(mut exchange) => {
+                // A stream that is gone reads as one that has ended.
+                let socket = exchange.take_tunnel();
+                let socket = socket.unwrap_or_else(|| Socket::from_io(tokio::io::empty()));
+                self.connection = Some(Connection::Http2(exchange));
+                Upgraded::new(socket, Bytes::new(), Box::new(Mutex::new(self)))
+            }
+        }
     }
 
     /// The server wants the request without its expectation, and its body is still whole.
@@ -176,10 +225,20 @@ impl Lease {
     }
 
     fn give_back(&mut self, now: Option<Instant>) {
-        if let Some(mut connection) = self.connection.take() {
-            self.host.count_traffic(&connection);
-            let standing = connection.settle();
-            self.host.give_back(connection, &standing, now);
+        match self.connection.take() {
+            Some(Connection::Http1(mut connection)) => {
+                let (sent, received) = connection.traffic();
+                self.host.count_traffic(sent, received);
+                let standing = connection.settle();
+                self.host.give_back(connection, &standing, now);
+            }
+            Some(Connection::Http2(exchange)) => {
+                let (sent, received) = exchange.end();
+                self.host.count_traffic(sent, received);
+                let now = now.unwrap_or_else(Instant::now);
+                self.host.release_slot(self.session, now);
+            }
+            None => {}
         }
     }
 }
@@ -189,7 +248,7 @@ impl Drop for Lease {
         let shared = self.host.shared();
         let max_drain = shared.limits.max_drain;
         match &self.connection {
-            Some(connection) if connection.is_in_body() => {
+            Some(Connection::Http1(connection)) if connection.is_in_body() => {
                 // Of a client that was closed nothing is used again, so nothing is worth a read.
                 let closed = shared.closed.load(Ordering::SeqCst);
                 if closed || max_drain == 0 || !connection.can_discard(max_drain) {
@@ -199,7 +258,7 @@ impl Drop for Lease {
             }
             _ => return self.give_back(None),
         }
-        if let Some(connection) = self.connection.take() {
+        if let Some(Connection::Http1(connection)) = self.connection.take() {
             drain(connection, Arc::clone(&self.host));
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! - deciding, pure: `host` (the machine of an origin), `line` (who waits), `sessions` (HTTP/2 slots), `actions` (what goes in
 //!   and out), `age` (how long a connection is kept), `learned` (what origins speak)
-//! - doing, with a lock for a moment: `entry` (one origin), `hosts` (finding it), `capacity` (the limit on all), `tethers` (a
+//! - doing, with a lock for a moment: `entry` (one origin), `slots` (its sessions), `hosts` (finding it), `capacity` (the limit on all), `tethers` (a
 //!   hold on what is lent)
 //! - waiting and working: `wait` (a place in line), `lease` (a loan), `dial`, `drain` (half-read bodies), `reaper` (idle ones)
 
@@ -17,6 +17,7 @@ mod actions;
 mod age;
 mod capacity;
 mod dial;
+mod dialling;
 mod drain;
 mod entry;
 pub(crate) mod host;
@@ -26,8 +27,10 @@ mod lease;
 mod line;
 mod reaper;
 mod sessions;
+mod slots;
 mod tethers;
 mod wait;
+mod waiters;
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
@@ -41,7 +44,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::{HttpVersions, Limits};
-pub(crate) use crate::connection::{AnswerBody, HTTP2_BUILT_IN, check_request};
+pub(crate) use crate::connection::{AnswerBody, HTTP2_BUILT_IN, Refusal, check_request};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
@@ -50,8 +53,9 @@ use crate::url::{Origin, Target};
 
 use capacity::Capacity;
 pub(crate) use entry::Host;
-use host::Want;
+use host::{Lent, Spoken, Want};
 use hosts::{Hosts, Key};
+use learned::Learned;
 pub(crate) use lease::{Asked, Failed, Lease};
 use line::Ticket;
 use reaper::Reapers;
@@ -84,10 +88,14 @@ struct Shared {
     /// Nanoseconds after `made`: connections whose dial began before this are not used again. Zero is no mark.
     stale_before: AtomicU64,
     lots: RandomState,
+    learned: Mutex<Learned>,
+    /// Whether a session may be dialled that nobody waits for.
+    grows_ahead: bool,
 }
 
 impl Pool {
     pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
+        let grows_ahead = limits.http2.spread.is_some() || limits.max_lifetime.is_some();
         Self(Arc::new(Inner {
             hosts: Mutex::default(),
             reapers: Reapers::default(),
@@ -105,6 +113,8 @@ impl Pool {
                 made: Instant::now(),
                 stale_before: AtomicU64::new(0),
                 lots: RandomState::new(),
+                learned: Mutex::default(),
+                grows_ahead,
             }),
         }))
     }
@@ -145,24 +155,26 @@ impl Pool {
         Ok((lease, after))
     }
 
-    /// Lends a new connection, after another try `failed`.
-    pub(crate) async fn checkout_new(
+    /// Lends another connection, after another try `failed`: a new one, unless the peer has said that it did not process the
+    /// request.
+    pub(crate) async fn checkout_again(
         &self,
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         failed: &Failed,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
-        if failed.reused {
+        if failed.reused && failed.refusal.is_none() {
             host.saw_stale(failed.reset_by, now);
         }
         let claim = Claim {
+            want: failed.want,
+            careful: false,
             ticket: Some(
                 failed
                     .ticket
                     .unwrap_or_else(|| self.0.shared.early_ticket()),
             ),
-            ..Claim::of_new()
         };
         let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
         lease.count_checkout();
@@ -179,17 +191,13 @@ impl Pool {
         now: Instant,
     ) -> Result<Lease> {
         let mut wait = Wait::join(host, deadline, claim, now)?;
-        if claim.want == Want::New && host.is_full() {
+        if claim.want != Want::Any && host.is_full() {
             // The connections that are idle here take up the room that a new one needs.
             host.evict(CloseCause::Evicted);
         }
         host.make_room();
-        let connection = poll_fn(|cx| wait.poll(cx)).await?;
-        Ok(Lease::new(
-            connection,
-            Arc::clone(host),
-            Some(wait.ticket()),
-        ))
+        let lent = poll_fn(|cx| wait.poll(cx)).await?;
+        Ok(Lease::new(lent, Arc::clone(host), Some(wait.ticket())))
     }
 
     /// Dials until `connections` are idle, inside the limits, without evicting or waiting in line. Answers how many are. Nobody
@@ -218,14 +226,23 @@ impl Pool {
             }
         }
         let (mut opened, mut failed) = (0, None);
+        let mut sessions = Vec::new();
         poll_fn(|cx| {
             dials.retain_mut(|dial| match dial.poll(cx) {
                 Poll::Pending => true,
                 Poll::Ready(outcome) => {
                     match outcome {
-                        Ok(connection) => {
-                            opened += 1;
-                            drop(Lease::new(connection, Arc::clone(host), None));
+                        Ok(lent) => {
+                            // Several may be given streams of one session.
+                            opened += match &lent {
+                                Lent::Slot(id, _) if sessions.contains(id) => 0,
+                                Lent::Slot(id, _) => {
+                                    sessions.push(*id);
+                                    1
+                                }
+                                Lent::Connection(_) => 1,
+                            };
+                            drop(Lease::new(lent, Arc::clone(host), None));
                         }
                         Err(error) => failed = Some(error),
                     }
@@ -310,11 +327,11 @@ impl Pool {
 
     /// The invariants of spec pool R-OBJ-6 over all hosts. Only meaningful while nothing moves.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let hosts = self.0.all_hosts();
+        let (hosts, now) = (self.0.all_hosts(), Instant::now());
         let mut permits = 0;
         for host in &hosts {
             host.lock()
-                .check()
+                .check(now)
                 .map_err(|broken| format!("{}: {broken}", host.origin()))?;
             permits += host.census().count;
         }
@@ -440,6 +457,24 @@ impl Shared {
     /// A place before all who wait, for a call that was lent a connection before any of them came (spec pool R-RETRY-4).
     fn early_ticket(&self) -> Ticket {
         self.next_early_ticket.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a dial to an origin should expect to be spoken.
+    fn expected(&self, origin: &Origin, versions: HttpVersions, now: Instant) -> Spoken {
+        match versions {
+            HttpVersions::Http1 => Spoken::Http1,
+            HttpVersions::Http2 | HttpVersions::Http2PriorKnowledge => Spoken::Http2,
+            HttpVersions::Auto => self.learned().get(origin, now),
+        }
+    }
+
+    /// Remembers what an origin speaks; answers what was known before.
+    fn learn(&self, origin: &Origin, spoken: Spoken, now: Instant) -> Spoken {
+        self.learned().learn(origin, spoken, now)
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a connection whose dial began then may not be used again.

@@ -216,7 +216,7 @@ impl Reaper {
     fn look_at_host(&mut self, host: &Arc<Host>, now: Instant) {
         host.expire(now);
         host.arm(now, TURN, &mut Context::from_waker(&self.socket_waker));
-        match host.next_look() {
+        match host.next_look(now) {
             NextLook::Soon => {
                 self.unarmed.push(Arc::downgrade(host));
                 self.glance_at = Some(now + TURN);

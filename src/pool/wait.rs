@@ -3,7 +3,6 @@
 //! The place is kept by the host's machine; this is the future's side of it. Dropping it leaves the line, and what had been
 //! served already goes to the next.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -13,11 +12,11 @@ use tokio::time::Instant;
 
 use super::client_closed;
 use super::entry::Host;
-use super::entry::lent;
+use super::entry::Loan;
 use super::host::{Lent, Progress, Refusal, Want};
 use super::lease::Lease;
 use super::line::{Place, Ticket};
-use crate::connection::{Connection, Timer};
+use crate::connection::Timer;
 use crate::deadline::{Deadline, NextLimit};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 
@@ -35,7 +34,7 @@ impl Claim {
     /// A new connection.
     pub(super) fn of_new() -> Self {
         Self {
-            want: Want::New,
+            want: Want::NewerThan(0),
             careful: false,
             ticket: None,
         }
@@ -66,8 +65,9 @@ impl<'a> Wait<'a> {
             return Err(client_closed());
         }
         let ticket = claim.ticket.unwrap_or_else(|| host.shared().ticket());
+        let mut expired = Vec::new();
         let mut state = host.lock();
-        let place = match state.enqueue(ticket, claim.want) {
+        let place = match state.enqueue(ticket, claim.want, now, &mut expired) {
             Ok(place) => place,
             Err(Refusal::Closed) => return Err(client_closed()),
             Err(Refusal::Full) => {
@@ -78,6 +78,9 @@ impl<'a> Wait<'a> {
         };
         let undialled = state.undialled(now);
         drop(state);
+        for connection in expired {
+            host.discard_expired(connection, now);
+        }
         let wait = Self {
             host,
             deadline,
@@ -92,7 +95,7 @@ impl<'a> Wait<'a> {
     }
 
     /// A connection, or why there is none.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Loan>> {
         loop {
             let now = Instant::now();
             let (progress, doubtful) = {
@@ -101,26 +104,34 @@ impl<'a> Wait<'a> {
                 (progress, state.is_doubtful(now))
             };
             let (limit, again) = match progress {
-                Progress::Served(Ok(served)) => {
-                    let mut connection = lent(served);
+                Progress::Served(Ok(Lent::Slot(id, session))) => {
+                    if session.is_open() {
+                        return Poll::Ready(Ok(Lent::Slot(id, session)));
+                    }
+                    // It has ended, or is about to, since the slot was handed over (spec pool R-Q-3).
+                    drop(session);
+                    self.host.give_up_slot(id, now);
+                    if let Err(error) = self.wait_again(now) {
+                        return Poll::Ready(Err(error));
+                    }
+                    continue;
+                }
+                Progress::Served(Ok(Lent::Connection(mut connection))) => {
                     // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that
                     // accepts and closes could keep the waiter dialling for ever.
                     if !connection.is_reused() {
-                        return Poll::Ready(Ok(connection));
+                        return Poll::Ready(Ok(Lent::Connection(connection)));
                     }
                     let careful = self.claim.careful || doubtful;
                     let probe = self.host.closeness(&connection, careful, now);
                     match self.host.probe(&mut connection, probe) {
-                        Ok(()) => return Poll::Ready(Ok(connection)),
+                        Ok(()) => return Poll::Ready(Ok(Lent::Connection(connection))),
                         Err(why) => {
                             // Dead already: back to the same place in line (spec pool R-Q-3).
-                            self.host.lock().enqueue_again(self.place, self.claim.want);
                             self.host.discard(connection, why);
-                            if self.host.shared().closed.load(Ordering::SeqCst) {
-                                return Poll::Ready(Err(client_closed()));
+                            if let Err(error) = self.wait_again(now) {
+                                return Poll::Ready(Err(error));
                             }
-                            self.host.pump();
-                            self.host.make_room();
                             continue;
                         }
                     }
@@ -161,7 +172,7 @@ impl<'a> Wait<'a> {
             };
             // What was delivered at the last moment wins over the limit (spec pool R-LIM-2).
             return Poll::Ready(match self.leave() {
-                Some(outcome) => outcome.map(lent),
+                Some(outcome) => outcome,
                 None => Err(Error::timeout(limit.expired, Sent::Nothing)),
             });
         }
@@ -178,7 +189,24 @@ impl<'a> Wait<'a> {
         self.place.ticket
     }
 
-    fn leave(&mut self) -> Option<Result<Lent<Connection, Infallible>>> {
+    /// Goes back to the same place, because what was served there is of no use.
+    fn wait_again(&self, now: Instant) -> Result<()> {
+        let mut expired = Vec::new();
+        let mut state = self.host.lock();
+        state.enqueue_again(self.place, self.claim.want, now, &mut expired);
+        drop(state);
+        for connection in expired {
+            self.host.discard_expired(connection, now);
+        }
+        if self.host.shared().closed.load(Ordering::SeqCst) {
+            return Err(client_closed());
+        }
+        self.host.pump();
+        self.host.make_room();
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Option<Result<Loan>> {
         let left = self.host.lock().leave(self.place);
         if self.host.shared().capacity.is_starving() {
             self.host.shared().capacity.forget(self.place.ticket);
@@ -190,9 +218,9 @@ impl<'a> Wait<'a> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if let Some(Ok(connection)) = self.leave() {
+        if let Some(Ok(lent)) = self.leave() {
             // Delivered, but its receiver is gone: the next in line gets it, or it is idle (spec pool R-Q-2).
-            drop(Lease::new(lent(connection), Arc::clone(self.host), None));
+            drop(Lease::new(lent, Arc::clone(self.host), None));
         }
     }
 }

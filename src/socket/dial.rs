@@ -129,11 +129,13 @@ impl Dialler {
         if origin.is_https() && dialled.alpn.is_none() {
             steps.begin(Step::Tls);
             let begun = Instant::now();
-            let (stream, info) = tls::handshake(&self.tls, origin.host(), dialled.socket)
-                .await
-                .map_err(DialError::Tls)?;
+            let versions = route.http_versions();
+            let (stream, info, alpn) =
+                tls::handshake(&self.tls, origin.host(), versions, dialled.socket)
+                    .await
+                    .map_err(DialError::Tls)?;
             dialled.socket = Socket::from_tls(stream);
-            dialled.alpn = Some(Alpn::Http1);
+            dialled.alpn = alpn;
             dialled.tls = Some(info);
             dialled.handshake = Some(begun.elapsed());
         }

@@ -122,7 +122,8 @@ impl Socket {
     fn from_tls(tls: TlsStream) -> Self {
         Self {
             stream: Stream::Tls(Box::new(tls)),
-            secured: Some(Alpn::Http1),
+            // It is not asked any more.
+            secured: None,
         }
     }
 

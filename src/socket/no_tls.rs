@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Socket;
+use super::{Alpn, Socket};
+use crate::config::HttpVersions;
 use crate::stats::CloseCause;
 
 pub(crate) const TLS_BUILT_IN: bool = false;
@@ -58,8 +59,9 @@ impl fmt::Display for TlsFailure {
 pub(super) async fn handshake(
     _: &TlsConfig,
     _: &str,
+    _: HttpVersions,
     _: Socket,
-) -> Result<(TlsStream, TlsInfo), TlsFailure> {
+) -> Result<(TlsStream, TlsInfo, Option<Alpn>), TlsFailure> {
     // The client refuses https before it dials.
     std::future::pending().await
 }

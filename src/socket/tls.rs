@@ -1,7 +1,7 @@
 //! TLS by rustls: the settings, the handshake, and what an idle TLS stream may hold.
 //!
 //! rustls never shows in the public surface. Verification is on; the roots are those of webpki-roots and the user's own.
-//! ALPN offers `http/1.1` only. Called by `dial` and `liveness`.
+//! ALPN offers what the route allows. Called by `dial` and `liveness`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -22,7 +22,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
-use super::Socket;
+use super::{Alpn, Socket};
+use crate::config::HttpVersions;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::stats::CloseCause;
 
@@ -45,8 +46,42 @@ pub(crate) const TLS_BUILT_IN: bool = true;
 #[derive(Clone)]
 pub struct TlsConfig {
     id: u64,
-    client: Arc<ClientConfig>,
+    /// By what is offered; they share everything else, session tickets included.
+    offers: Arc<Offers>,
 }
+
+/// The same settings with each list of protocols that may be offered (ALPN, RFC 7301).
+struct Offers {
+    both: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+impl Offers {
+    fn new(client: ClientConfig) -> Self {
+        let offering = |protocols: &[&[u8]]| {
+            let mut client = client.clone();
+            client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            Arc::new(client)
+        };
+        Self {
+            both: offering(&[HTTP2, HTTP1]),
+            http1: offering(&[HTTP1]),
+            http2: offering(&[HTTP2]),
+        }
+    }
+
+    fn of(&self, versions: HttpVersions) -> &Arc<ClientConfig> {
+        match versions {
+            HttpVersions::Auto => &self.both,
+            HttpVersions::Http1 => &self.http1,
+            HttpVersions::Http2 | HttpVersions::Http2PriorKnowledge => &self.http2,
+        }
+    }
+}
+
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 /// Collects the settings of a [`TlsConfig`].
 #[derive(Clone, Debug, Default)]
@@ -172,7 +207,7 @@ impl TlsConfigBuilder {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("TLS cannot be set up").because(error))?;
-        let mut client = if self.accept_invalid {
+        let client = if self.accept_invalid {
             let verifier = Arc::new(AcceptAny(provider));
             builder
                 .dangerous()
@@ -181,11 +216,10 @@ impl TlsConfigBuilder {
         } else {
             builder.with_root_certificates(roots).with_no_client_auth()
         };
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Ok(TlsConfig {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            client: Arc::new(client),
+            offers: Arc::new(Offers::new(client)),
         })
     }
 }
@@ -217,16 +251,17 @@ pub(crate) enum TlsFailure {
     Io(io::Error),
 }
 
-/// Shakes hands over `socket`.
+/// Shakes hands over `socket`. Answers what the server has agreed on, too, if anything.
 pub(super) async fn handshake(
     config: &TlsConfig,
     host: &str,
+    versions: HttpVersions,
     socket: Socket,
-) -> Result<(TlsStream, TlsInfo), TlsFailure> {
+) -> Result<(TlsStream, TlsInfo, Option<Alpn>), TlsFailure> {
     // A trailing dot belongs to the name in DNS, not in SNI or a certificate (ruling 16).
     let name = host.strip_suffix('.').unwrap_or(host);
     let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsFailure::Name)?;
-    let connector = TlsConnector::from(Arc::clone(&config.client));
+    let connector = TlsConnector::from(Arc::clone(config.offers.of(versions)));
     let stream = connector
         .connect(name, socket)
         .await
@@ -244,7 +279,12 @@ pub(super) async fn handshake(
             .unwrap_or("unknown"),
         resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
     };
-    Ok((stream, info))
+    let alpn = match session.alpn_protocol() {
+        Some(HTTP2) => Some(Alpn::Http2),
+        Some(_) => Some(Alpn::Http1),
+        None => None,
+    };
+    Ok((stream, info, alpn))
 }
 
 pub(super) fn below(stream: &TlsStream) -> &Socket {

@@ -193,6 +193,9 @@ counts! {
         DoubtfulFraming => "doubtful_framing",
         EarlyResponse => "early_response",
         Upgraded => "upgraded",
+        Superfluous => "superfluous",
+        GoAway => "go_away",
+        WornOut => "worn_out",
         RuntimeGone => "runtime_gone",
         PoolClosed => "pool_closed",
         Cut => "cut",
@@ -274,6 +277,7 @@ counts! {
         Unwritten => "unwritten",
         Refused => "refused",
         GoAway => "go_away",
+        Http1Required => "http1_required",
         ExpectationRefused => "expectation_refused",
     }
 }

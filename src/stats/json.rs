@@ -142,7 +142,7 @@ mod tests {
         for (counts, expected) in [
             (
                 "retry_causes",
-                json!({"expectation_refused": 0, "go_away": 1, "refused": 0, "stale": 2, "unwritten": 0}),
+                json!({"expectation_refused": 0, "go_away": 1, "http1_required": 0, "refused": 0, "stale": 2, "unwritten": 0}),
             ),
             ("checkouts", json!({"fresh": 13, "reused": 6, "slot": 0})),
             (

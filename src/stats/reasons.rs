@@ -75,6 +75,12 @@ reasons! {
         RuntimeGone => "its runtime ended",
         /// The client was closed: it was idle, or was in use and came to the end of its exchange.
         PoolClosed => "the client was closed",
+        /// It is an HTTP/2 session that came to be when another one had room for everybody.
+        Superfluous => "another session had room",
+        /// The peer ended the HTTP/2 session in an orderly way (GOAWAY).
+        GoAway => "the peer said GOAWAY",
+        /// An HTTP/2 session came to one of its bounds: stream numbers, cancelled streams, broken streams.
+        WornOut => "the session was worn out",
         /// It was still in use at the deadline by which the client had to be closed.
         Cut => "cut off by the closing client",
     }
@@ -164,6 +170,8 @@ reasons! {
         Refused => "the stream was refused",
         /// The server ended the HTTP/2 session before this stream: `GOAWAY` with a lower last stream.
         GoAway => "the session was going away",
+        /// The server wants the request over HTTP/1.1: `HTTP_1_1_REQUIRED`.
+        Http1Required => "HTTP/1.1 was required",
         /// The server refused the expectation of a request with `Expect: 100-continue`, which is sent again without it.
         ExpectationRefused => "its expectation was refused",
     }

@@ -120,6 +120,8 @@ impl Machine {
             connections: None,
             line: None,
             sessions: 1,
+            spread: None,
+            max_requests: None,
             session_idle: std::time::Duration::MAX,
             hedge: std::time::Duration::MAX,
         };

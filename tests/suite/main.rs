@@ -10,6 +10,8 @@ mod cuts;
 mod differential;
 mod exchange;
 mod interop;
+#[cfg(all(feature = "http2", feature = "tls"))]
+mod interop_http2;
 mod liveness;
 mod mixing;
 mod network;

@@ -15,7 +15,7 @@ impl Driver<'_> {
         let census = self.model.census();
         self.note(|| format!("    {census:?}"));
         same("the census", &self.machine.census(), &census)?;
-        if let Err(broken) = self.machine.check() {
+        if let Err(broken) = self.machine.check(now) {
             return Err(format!("the machine says of itself: {broken}"));
         }
         same(
@@ -29,13 +29,18 @@ impl Driver<'_> {
             &self.model.wants_dial(),
         )?;
         same(
+            "whether a dial that nobody waits for is wanted",
+            &self.machine.wants_spare_dial(now),
+            &self.model.wants_spare_dial(),
+        )?;
+        same(
             "since when the oldest is idle",
             &self.machine.oldest_idle(),
             &self.model.oldest_idle(),
         )?;
         same(
             "whether another session is needed",
-            &self.machine.needs_session(),
+            &self.machine.needs_session(now),
             &self.model.needs_session(),
         )?;
         same(

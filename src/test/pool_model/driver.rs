@@ -23,7 +23,7 @@ use crate::pool::host::{
 /// What the two do not agree on.
 pub(super) type Difference = String;
 
-/// Plays what `bytes` say: one byte for the origin, then two for each event. With `trace`, what happened is written there.
+/// Plays what `bytes` say: one byte for the origin, then two for each event, and perhaps one more for the origin. With `trace`, what happened is written there.
 pub(super) fn play(
     bytes: &[u8],
     start: Instant,
@@ -32,8 +32,10 @@ pub(super) fn play(
     let Some((origin, events)) = bytes.split_first() else {
         return Ok(());
     };
-    let mut driver = Driver::new(*origin, start, trace);
-    for pair in events.chunks_exact(2) {
+    let pairs = events.chunks_exact(2);
+    let more = pairs.remainder().first().copied().unwrap_or(0);
+    let mut driver = Driver::new(*origin, more, start, trace);
+    for pair in pairs {
         let &[byte, detail] = pair else { continue };
         driver.happen(event(byte), detail)?;
         driver.compare()?;
@@ -42,7 +44,7 @@ pub(super) fn play(
 }
 
 /// What time may pass at once: little, up to a hedge, up to when something expires, and beyond.
-const STEPS: [u64; 8] = [1, 100, 249, 250, 500, 1000, 5000, 60_000];
+const STEPS: [u64; 8] = [1, 101, 249, 250, 500, 1000, 5000, 60_000];
 
 /// The two, and what the shell would hold.
 pub(super) struct Driver<'a> {
@@ -86,13 +88,15 @@ impl Wake for Count {
 }
 
 impl<'a> Driver<'a> {
-    fn new(origin: u8, start: Instant, trace: Option<&'a mut Vec<String>>) -> Self {
+    fn new(origin: u8, more: u8, start: Instant, trace: Option<&'a mut Vec<String>>) -> Self {
         let limits = HostLimits {
             connections: [None, Some(1), Some(2), Some(3), None, None, None, Some(3)]
                 [usize::from(origin & 3 | origin >> 5 & 4)],
             line: [None, Some(2), Some(4), None][usize::from(origin >> 2 & 3)],
-            sessions: [1, 2][usize::from(origin >> 4 & 1)],
-            session_idle: Duration::from_secs(3),
+            sessions: [1, 2, 3, 3][usize::from(origin >> 4 & 1 | more >> 4 & 2)],
+            spread: [None, Some(2), Some(3), None][usize::from(more & 3)],
+            max_requests: [None, Some(1), Some(3), Some(20)][usize::from(more >> 2 & 3)],
+            session_idle: Duration::from_secs([3, 12][usize::from(more >> 4 & 1)]),
             hedge: Duration::from_millis(250),
         };
         let spoken = [Spoken::Unknown, Spoken::Http1, Spoken::Http2, Spoken::Http1]
@@ -124,7 +128,7 @@ impl<'a> Driver<'a> {
         match event {
             Event::Arrive => self.arrive(detail),
             Event::Join => self.join_anew(Want::Any, detail),
-            Event::JoinForNew => self.join_anew(Want::New, detail),
+            Event::JoinForNew => self.join_anew(self.newer(detail >> 1), detail),
             Event::JoinLate => self.join_late(detail),
             Event::Poll => self.poll(detail),
             Event::Leave => self.leave(detail),
@@ -142,7 +146,7 @@ impl<'a> Driver<'a> {
             Event::Evict => self.evict(),
             Event::Expire => self.expire(),
             Event::TakeSuspects => self.take_suspects(detail),
-            Event::PutBack => self.put_back(detail),
+            Event::PutBack => self.put_back(detail, false),
             Event::DrainIdle => self.drain(false),
             Event::DrainAll => self.drain(true),
             Event::Look => self.look(detail),
@@ -155,6 +159,8 @@ impl<'a> Driver<'a> {
                 self.permit_returned();
                 Ok(())
             }
+            Event::PumpSpare => self.pump_spare(),
+            Event::Crowd => self.crowd(detail),
             Event::WaitOrClose if detail >= CLOSE => self.close(),
             Event::WaitOrClose => {
                 let step = Duration::from_millis(STEPS[usize::from(detail) % STEPS.len()]);
@@ -197,6 +203,13 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What somebody wants whose session has failed, or whose connection has. Now and then it names a session of which nothing
+    /// is known.
+    fn newer(&self, detail: u8) -> Want {
+        let back = u64::from(detail & 7);
+        Want::NewerThan((self.model.sessions_made() + 1).saturating_sub(back))
+    }
+
     fn join_anew(&mut self, want: Want, detail: u8) -> Result<(), Difference> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -210,25 +223,27 @@ impl<'a> Driver<'a> {
         // One of the last: of an older one nobody knows any more.
         let back = 1 + usize::from(detail >> 1) % self.old_tickets.len().min(3);
         let ticket = self.old_tickets.remove(self.old_tickets.len() - back);
-        self.join(
-            ticket,
-            [Want::Any, Want::New][usize::from(detail & 1)],
-            detail >> 1,
-        )
+        let want = [Want::Any, self.newer(detail >> 2)][usize::from(detail & 1)];
+        self.join(ticket, want, detail >> 1)
     }
 
     /// Nobody may be turned away who may come, and the other way round.
     fn join(&mut self, ticket: Ticket, want: Want, detail: u8) -> Result<(), Difference> {
         self.note(|| format!("  ticket {ticket}, {want:?}"));
         let refusal = self.model.refusal();
-        let place = self.machine.enqueue(ticket, want);
+        let mut expired = Vec::new();
+        let now = self.model.now;
+        let place = self.machine.enqueue(ticket, want, now, &mut expired);
         same("who is turned away", &place.err(), &refusal)?;
         match place {
             Ok(place) => {
                 same("the ticket of a place", &place.ticket, &ticket)?;
-                self.model.join(place, want);
+                same("what had expired", &expired, &self.model.join(place, want))?;
             }
             Err(_) => self.old_tickets.push(ticket),
+        }
+        for connection in expired {
+            self.discard(connection);
         }
         // Dials start at once, unless other hosts have taken all the room.
         self.pump(if detail & 1 == 0 { usize::MAX } else { 0 })
@@ -288,10 +303,19 @@ impl<'a> Driver<'a> {
             // He leaves later.
             0 => Ok(()),
             1 => {
-                let want = [Want::Any, Want::New][usize::from(detail >> 4 & 1)];
+                let want = [Want::Any, self.newer(detail >> 5)][usize::from(detail >> 4 & 1)];
                 self.note(|| format!("  it is dead; {want:?} again"));
-                self.machine.enqueue_again(place, want);
-                self.model.join_again(at, want);
+                let mut expired = Vec::new();
+                let now = self.model.now;
+                self.machine.enqueue_again(place, want, now, &mut expired);
+                same(
+                    "what had expired",
+                    &expired,
+                    &self.model.join_again(at, want),
+                )?;
+                for connection in expired {
+                    self.discard(connection);
+                }
                 Ok(())
             }
             _ => self.leave_from(at),
@@ -334,6 +358,39 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    fn pump_spare(&mut self) -> Result<(), Difference> {
+        let now = self.model.now;
+        let wanted = self.machine.wants_spare_dial(now);
+        same(
+            "whether a dial is spare",
+            &wanted,
+            &self.model.wants_spare_dial(),
+        )?;
+        if wanted {
+            let id = self.machine.begin_dial(now);
+            self.model.begin_dial(id);
+            self.note(|| format!("  dial {id} for nobody"));
+        }
+        Ok(())
+    }
+
+    /// So many streams that another session might share them; or none any more.
+    fn crowd(&mut self, detail: u8) -> Result<(), Difference> {
+        if detail & 1 == 1 {
+            while !self.slots.is_empty() {
+                self.release_slot(detail >> 1)?;
+            }
+            return Ok(());
+        }
+        for _ in 0..17 + detail % 4 {
+            if self.model.best_session(0).is_none() {
+                break;
+            }
+            self.arrive(0)?;
+        }
+        Ok(())
+    }
+
     fn pick_dial(&self, detail: u8) -> Option<DialId> {
         let at = pick(detail, self.model.dials.len())?;
         Some(self.model.dials[at].id)
@@ -357,7 +414,7 @@ impl<'a> Driver<'a> {
 
     /// A session is not opened if nobody needs it (spec pool R-ALPN-3), mostly.
     fn dialled_http2(&mut self, detail: u8) -> Result<(), Difference> {
-        let Some(id) = self.pick_dial(detail >> 3) else {
+        let Some(id) = self.pick_dial(detail >> 5) else {
             return Ok(());
         };
         if !self.model.needs_session() && detail & 4 == 4 {
@@ -369,18 +426,23 @@ impl<'a> Driver<'a> {
         }
         self.handles_made += 1;
         let session = self.handles_made;
-        let max_streams = usize::from(detail & 3);
-        self.note(|| {
-            format!("  dial {id} makes session handle {session} for {max_streams} streams")
-        });
+        let max_streams = [1, 2, 3, 40][usize::from(detail & 3)];
         let now = self.model.now;
+        let life = [None, None, Some(1000), Some(5000)][usize::from(detail >> 3 & 3)];
+        let ends = life.map(|life| now + Duration::from_millis(life));
+        self.note(|| {
+            format!(
+                "  dial {id} makes session handle {session} for {max_streams} streams and {life:?} ms"
+            )
+        });
         let newcomer = Newcomer::Http2 {
             session,
             max_streams,
+            ends,
         };
         let actions = self.machine.dialled(id, newcomer, now, now + lifetime(0));
-        let done = self.model.dialled_http2(id, session, max_streams);
-        if !self.model.open {
+        let done = self.model.dialled_http2(id, session, max_streams, ends);
+        if done.opened.is_none() {
             self.permit_ends();
         }
         self.act(actions, &done)
@@ -458,16 +520,17 @@ impl<'a> Driver<'a> {
         self.note(|| format!("  session {id}, {}", detail & 3));
         let (actions, done) = match event {
             Event::SetMaxStreams => {
-                let max_streams = usize::from(detail & 3);
+                let max_streams = [0, 1, 2, 40][usize::from(detail & 3)];
                 (
-                    self.machine.set_max_streams(id, max_streams),
+                    self.machine
+                        .set_max_streams(id, max_streams, self.model.now),
                     self.model.set_max_streams(id, max_streams),
                 )
             }
             Event::SetSuspect => {
                 let suspect = detail & 1 == 1;
                 (
-                    self.machine.set_suspect(id, suspect),
+                    self.machine.set_suspect(id, suspect, self.model.now),
                     self.model.set_suspect(id, suspect),
                 )
             }
@@ -528,11 +591,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn put_back(&mut self, detail: u8) -> Result<(), Difference> {
+    /// What another look than the reaper's took out is not armed when it comes back: the reaper may be asleep.
+    fn put_back(&mut self, detail: u8, by_reaper: bool) -> Result<(), Difference> {
         let Some(at) = pick(detail >> 1, self.suspects.len()) else {
             return Ok(());
         };
-        let (suspect, known) = self.suspects.remove(at);
+        let (mut suspect, mut known) = self.suspects.remove(at);
+        suspect.armed &= by_reaper;
+        known.armed &= by_reaper;
         let connection = known.connection;
         self.note(|| format!("  connection {connection}"));
         if detail & 1 == 1 {
@@ -568,7 +634,7 @@ impl<'a> Driver<'a> {
         if detail & 2 == 2 {
             self.take_suspects(detail)?;
             while !self.suspects.is_empty() {
-                self.put_back(0)?;
+                self.put_back(0, true)?;
             }
         }
         let taken = self.machine.take_suspects(|idle| {
@@ -579,7 +645,7 @@ impl<'a> Driver<'a> {
         for idle in &mut self.model.idle {
             idle.armed = true;
         }
-        self.reaper = self.machine.next_look();
+        self.reaper = self.machine.next_look(self.model.now);
         same("the next look", &self.reaper, &self.model.next_look())?;
         if self.reaper == NextLook::Never {
             let may_go = self.model.idle.is_empty() && self.model.sessions.is_empty();
@@ -608,15 +674,17 @@ impl<'a> Driver<'a> {
     }
 
     /// Does what was decided, and compares it.
-    fn act(&mut self, actions: Actions<u32>, done: &Done) -> Result<(), Difference> {
+    fn act(&mut self, actions: Actions<u32, u32>, done: &Done) -> Result<(), Difference> {
         self.note(|| format!("  {done:?}"));
-        let is_called = actions.watch;
+        let (is_called, wake) = (actions.watch, actions.served);
         let found = Done {
-            served: actions.served.iter().map(|served| served.ticket).collect(),
+            served: wake.iter().map(|served| served.ticket).collect(),
             close: actions.close,
+            retired: actions.retired,
+            opened: actions.opened,
         };
         same("what is decided", &found, done)?;
-        actions.served.into_iter().for_each(Served::wake);
+        wake.into_iter().for_each(Served::wake);
         if let Some(connection) = found.close {
             self.discard(connection);
         }

@@ -7,7 +7,7 @@ pub(super) enum Event {
     Arrive,
     /// Takes a place without having looked.
     Join,
-    /// Takes a place for a new connection.
+    /// Takes a place for a new connection, or a session newer than some.
     JoinForNew,
     /// Takes a place with a ticket that is older than the newest.
     JoinLate,
@@ -36,10 +36,14 @@ pub(super) enum Event {
     PermitReturned,
     /// Time passes; or the client is closed, which comes seldom, because little happens after it.
     WaitOrClose,
+    /// A dial starts that nobody waits for, if one is wanted.
+    PumpSpare,
+    /// Many streams are opened, or all end.
+    Crowd,
 }
 
-/// How many of 64 bytes mean it.
-const EVENTS: [(Event, u8); 28] = [
+/// How many of 68 bytes mean it.
+const EVENTS: [(Event, u8); 30] = [
     (Event::Arrive, 4),
     (Event::Join, 1),
     (Event::JoinForNew, 1),
@@ -68,11 +72,13 @@ const EVENTS: [(Event, u8); 28] = [
     (Event::SawStale, 1),
     (Event::PermitReturned, 1),
     (Event::WaitOrClose, 3),
+    (Event::PumpSpare, 2),
+    (Event::Crowd, 2),
 ];
 
 /// What a byte means.
 pub(super) fn event(byte: u8) -> Event {
-    let mut left = byte % 64;
+    let mut left = byte % 68;
     for (event, share) in &EVENTS {
         if left < *share {
             return *event;

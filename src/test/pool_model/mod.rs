@@ -13,7 +13,8 @@ mod model;
 use tokio::time::Instant;
 
 /// Plays `bytes`, and panics where machine and model differ, with what happened up to there. Any bytes will do, and the same do
-/// the same: the first says what the origin speaks and its limits, and each further two are an event.
+/// the same: the first says what the origin speaks and its limits, and each further two are an event. One that is left over
+/// at the end says more of its limits.
 ///
 /// ```
 /// // HTTP/1.1 without limits: somebody arrives, a dial starts and makes a connection, and it is taken.
@@ -82,12 +83,13 @@ mod tests {
                 let event = frequent.get(usize::from(which % 16));
                 bytes.extend([*event.unwrap_or(&anything), detail]);
             }
+            bytes.push(self.next() as u8);
             bytes
         }
     }
 
     fn byte(meant: Event) -> u8 {
-        (0..64).find(|byte| event(*byte) == meant).unwrap()
+        (0..68).find(|byte| event(*byte) == meant).unwrap()
     }
 
     fn fails(bytes: &[u8]) -> bool {

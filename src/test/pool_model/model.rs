@@ -38,6 +38,7 @@ pub(super) struct Model {
     /// Time in which no dial ran.
     undialled: Duration,
     stale: Option<Instant>,
+    spare_after: Option<Instant>,
 }
 
 /// Somebody who came to wait.
@@ -78,7 +79,11 @@ pub(super) struct Session {
     suspect: bool,
     /// The number of the last slot that it lent; 0 is never.
     last_use: u64,
+    lent: u64,
     pub(super) idle_since: Option<Instant>,
+    /// Since when it has had more than 16 streams.
+    busy_since: Option<Instant>,
+    ends: Option<Instant>,
 }
 
 /// A dial that runs.
@@ -86,6 +91,8 @@ pub(super) struct Session {
 pub(super) struct Dial {
     pub(super) id: DialId,
     cause: Option<Place>,
+    /// Nobody called for it.
+    spare: bool,
     started: Instant,
 }
 
@@ -95,6 +102,8 @@ pub(super) struct Done {
     /// Who was served, in order.
     pub(super) served: Vec<Ticket>,
     pub(super) close: Option<u32>,
+    pub(super) retired: Vec<u32>,
+    pub(super) opened: Option<SessionId>,
 }
 
 /// What a caller finds that looks for something free.
@@ -142,6 +151,7 @@ impl Model {
             expected_streams: 100,
             undialled: Duration::ZERO,
             stale: None,
+            spare_after: None,
         }
     }
 
@@ -162,7 +172,7 @@ impl Model {
     /// would take it. Also answers which had expired.
     pub(super) fn checkout(&mut self) -> (Option<Found>, Vec<u32>) {
         let mut expired = Vec::new();
-        if self.first(Some(Want::Any)).is_some() {
+        if self.first_for_connection().is_some() {
             return (None, expired);
         }
         let doubtful = self
@@ -173,7 +183,7 @@ impl Model {
             idle_for,
             doubtful,
         };
-        if let Some(at) = self.best_session() {
+        if let Some(at) = self.best_session(0) {
             let slot = self.lend_slot(at);
             return (Some(found(slot, Duration::ZERO)), expired);
         }
@@ -196,42 +206,54 @@ impl Model {
         full.then_some(Refusal::Full)
     }
 
-    /// Somebody takes a place, and at once what is free, if an old connection will do.
-    pub(super) fn join(&mut self, place: Place, want: Want) {
+    /// Somebody takes a place, and at once what is free and will do. Answers which connections had expired.
+    pub(super) fn join(&mut self, place: Place, want: Want) -> Vec<u32> {
         self.seats.push(Seat {
             place,
             state: State::Waiting,
-            want,
+            want: self.seen(want),
             dialled_for: false,
             waker: None,
         });
-        self.settle(self.seats.len() - 1);
+        self.settle(self.seats.len() - 1)
     }
 
     /// R-Q-3: somebody waits again at the place he had.
-    pub(super) fn join_again(&mut self, at: usize, want: Want) {
+    pub(super) fn join_again(&mut self, at: usize, want: Want) -> Vec<u32> {
+        let want = self.seen(want);
         let seat = &mut self.seats[at];
         seat.state = State::Waiting;
         seat.want = want;
         seat.dialled_for = false;
         seat.waker = None;
-        self.settle(at);
+        self.settle(at)
     }
 
-    fn settle(&mut self, at: usize) {
-        if self.seats[at].want == Want::New {
-            return;
+    /// Nobody can have seen a session that is not there yet.
+    fn seen(&self, want: Want) -> Want {
+        match want {
+            Want::Any => Want::Any,
+            Want::NewerThan(id) => Want::NewerThan(id.min(self.sessions_made)),
         }
-        let free = match self.best_session() {
-            Some(session) => Some(self.lend_slot(session)),
-            None => self
-                .idle
-                .pop()
-                .map(|idle| Lent::Connection(idle.connection)),
-        };
-        if let Some(lent) = free {
-            self.seats[at].state = State::Served(Ok(lent));
+    }
+
+    fn settle(&mut self, at: usize) -> Vec<u32> {
+        let mut expired = Vec::new();
+        let want = self.seats[at].want;
+        if let Some(session) = self.best_session(oldest_id(want)) {
+            let slot = self.lend_slot(session);
+            self.seats[at].state = State::Served(Ok(slot));
+        } else if want == Want::Any {
+            while let Some(newest) = self.idle.pop() {
+                if self.now < newest.until {
+                    let lent = Lent::Connection(newest.connection);
+                    self.seats[at].state = State::Served(Ok(lent));
+                    break;
+                }
+                expired.push(newest.connection);
+            }
         }
+        expired
     }
 
     /// What became of a waiter. Who has been served takes it; who has not is woken by `waker` from now on.
@@ -273,8 +295,48 @@ impl Model {
                 let at = undialled.expect("fewer dials run than wait, so somebody has none");
                 Some(self.seats[at].place.ticket)
             }
-            Spoken::Unknown | Spoken::Http2 => self.first_in_line(),
+            Spoken::Unknown => self.first_in_line(),
+            Spoken::Http2 if self.dials.len() < self.growth() => self.first_in_line(),
+            Spoken::Http2 => {
+                let stranded = self.oldest(|seat| self.is_stranded(seat));
+                stranded.map(|at| self.seats[at].place.ticket)
+            }
         }
+    }
+
+    /// http2 rule 5 and R-H2-6: whether a dial should start that nobody waits for. Never beside another, beyond a limit, or soon
+    /// after the last of its kind.
+    pub(super) fn wants_spare_dial(&self) -> bool {
+        let may = self.spoken == Spoken::Http2
+            && self.dials.is_empty()
+            && self.has_room()
+            && self.trusted() < self.limits.sessions
+            && self.spare_after.is_none_or(|after| after <= self.now);
+        may && (self.are_crowded() || self.is_one_ending())
+    }
+
+    /// All sessions, and fewer than the load should be spread over, have had more than 16 streams for more than 100 ms.
+    fn are_crowded(&self) -> bool {
+        let long = |since: Instant| self.now > since + Duration::from_millis(100);
+        let crowded = |session: &&Session| session.busy_since.is_some_and(long);
+        let trusted = || {
+            self.sessions
+                .iter()
+                .filter(|session| self.is_trusted(session))
+        };
+        let spread = self.limits.spread.unwrap_or(0);
+        (1..spread).contains(&trusted().count()) && trusted().all(|session| crowded(&session))
+    }
+
+    /// A session is past its time and serves on.
+    fn is_one_ending(&self) -> bool {
+        let mut open = self
+            .sessions
+            .iter()
+            .filter(|session| session.handle.is_some());
+        open.any(|session| {
+            session.ends.is_some_and(|ends| ends <= self.now) && !self.is_over(session)
+        })
     }
 
     /// An old connection takes up the room of a new one that somebody waits for.
@@ -293,11 +355,9 @@ impl Model {
         match self.spoken {
             Spoken::Http1 => waiting,
             Spoken::Http2 => {
-                let mut needed = 0;
-                while needed * self.expected_streams < waiting {
-                    needed += 1;
-                }
-                needed.min(self.limits.sessions.saturating_sub(self.trusted()))
+                // One dial beyond the limit for those whom no session will serve.
+                let stranded = self.oldest(|seat| self.is_stranded(seat));
+                self.growth().max(usize::from(stranded.is_some()))
             }
             Spoken::Unknown => {
                 let mut wanted = 1;
@@ -310,6 +370,27 @@ impl Model {
                 }
                 wanted.min(waiting)
             }
+        }
+    }
+
+    /// Sessions that are needed and allowed.
+    fn growth(&self) -> usize {
+        let mut needed = 0;
+        while needed * self.expected_streams < self.waiting() {
+            needed += 1;
+        }
+        needed.min(self.limits.sessions.saturating_sub(self.trusted()))
+    }
+
+    /// Whether all sessions that stay are too old for somebody.
+    fn is_stranded(&self, seat: &Seat) -> bool {
+        let mut trusted = self
+            .sessions
+            .iter()
+            .filter(|session| self.is_trusted(session));
+        match seat.want {
+            Want::Any => false,
+            Want::NewerThan(id) => trusted.all(|session| session.id <= id),
         }
     }
 
@@ -328,45 +409,75 @@ impl Model {
     /// A dial begins for whoever [`wants_dial`](Self::wants_dial) named.
     pub(super) fn begin_dial(&mut self, id: DialId) {
         let mut cause = None;
+        let wanted = self.wanted_dials(self.now);
         if self.spoken == Spoken::Http1 {
             if let Some(at) = self.oldest(|seat| !seat.dialled_for) {
                 self.seats[at].dialled_for = true;
                 cause = Some(self.seats[at].place);
             }
         }
+        let spare = self.dials.len() >= wanted;
         self.count += 1;
         self.dials.push(Dial {
             id,
             cause,
+            spare,
             started: self.now,
         });
     }
 
-    /// R-ALPN-3: whether a session that could be opened now has anybody to serve.
+    /// R-ALPN-3: whether a session that could be opened now has anybody to serve. Somebody waits only if no open one has room for
+    /// him.
     pub(super) fn needs_session(&self) -> bool {
-        let free: usize = self.sessions.iter().map(Session::room).sum();
-        self.trusted() == 0 || free == 0 || free < self.waiting()
+        let room: usize = self.sessions.iter().map(|session| self.room(session)).sum();
+        let of_use = self.trusted() == 0
+            || room == 0
+            || self.waiting() > 0
+            || self.are_crowded()
+            || self.is_one_ending();
+        of_use && !self.is_surplus()
+    }
+
+    fn is_surplus(&self) -> bool {
+        let stranded = self.oldest(|seat| self.is_stranded(seat));
+        !self.open || (self.trusted() >= self.limits.sessions && stranded.is_none())
     }
 
     /// R-DIAL-3: a new connection goes to the oldest waiter, whoever it was dialled for.
     pub(super) fn dialled_http1(&mut self, id: DialId, connection: u32, until: Instant) -> Done {
         self.end_dial(id);
         self.learn(Spoken::Http1);
-        let first = self.first(None);
+        let first = self.first();
         self.hand_on(first, connection, until)
     }
 
-    /// A new session serves the line in order, for as long as its streams last. Nobody waits whom an older one could serve, but
-    /// for those who want a new one.
-    pub(super) fn dialled_http2(&mut self, id: DialId, handle: u32, max_streams: usize) -> Done {
+    /// A new session serves the line in order, for as long as its streams last. It replaces one session that has ended. One that
+    /// is one too many is retired.
+    pub(super) fn dialled_http2(
+        &mut self,
+        id: DialId,
+        handle: u32,
+        max_streams: usize,
+        ends: Option<Instant>,
+    ) -> Done {
         self.end_dial(id);
         self.learn(Spoken::Http2);
         let mut done = Done::default();
-        if !self.open {
+        if self.is_surplus() {
+            done.retired.push(handle);
             return done;
         }
         self.sessions_made += 1;
         self.expected_streams = max_streams.max(1);
+        done.opened = Some(self.sessions_made);
+        let now = self.now;
+        let ended = |session: &&mut Session| {
+            session.handle.is_some() && session.ends.is_some_and(|ends| ends <= now)
+        };
+        let ended = self.sessions.iter_mut().filter(ended);
+        if let Some(first) = ended.min_by_key(|session| session.ends) {
+            done.retired.extend(first.handle.take());
+        }
         self.sessions.push(Session {
             id: self.sessions_made,
             handle: Some(handle),
@@ -374,16 +485,12 @@ impl Model {
             max_streams,
             suspect: false,
             last_use: 0,
+            lent: 0,
             idle_since: Some(self.now),
+            busy_since: None,
+            ends,
         });
-        let newest = self.sessions.len() - 1;
-        while let Some(at) = self.first(None) {
-            if self.sessions[newest].room() == 0 {
-                break;
-            }
-            let slot = self.lend_slot(newest);
-            self.serve(at, Ok(slot), &mut done);
-        }
+        self.lend_what_is_free(&mut done);
         done
     }
 
@@ -398,12 +505,29 @@ impl Model {
             if let Some(at) = self.oldest(|seat| seat.place == cause) {
                 self.serve(at, Err(error), &mut done);
             }
-        } else if self.trusted() > 0 {
-            if let Some(at) = self.first(None) {
-                self.serve(at, Err(error), &mut done);
+        } else if !dial.spare {
+            // Whom a session will serve in turn has hope; who has none hears of it when the last dial has failed.
+            let hopeless = |seat: &Seat| {
+                let id = oldest_id(seat.want);
+                let mut serving = self.sessions.iter().filter(|session| self.serves(session));
+                !serving.any(|session| session.id > id)
+            };
+            if self.oldest(hopeless).is_none() {
+                if let Some(at) = self.first() {
+                    self.serve(at, Err(error), &mut done);
+                }
+            } else if self.dials.is_empty() {
+                let mut failing = Vec::new();
+                for (at, seat) in self.seats.iter().enumerate() {
+                    if seat.waits() && hopeless(seat) {
+                        failing.push((seat.place.ticket, at));
+                    }
+                }
+                failing.sort_unstable();
+                for (_, at) in failing {
+                    self.serve(at, Err(error), &mut done);
+                }
             }
-        } else if self.dials.is_empty() {
-            self.fail_all(error, &mut done);
         }
         done
     }
@@ -422,6 +546,9 @@ impl Model {
                 seat.dialled_for = false;
             }
         }
+        if dial.spare {
+            self.spare_after = Some(self.now + Duration::from_secs(1));
+        }
         Some(dial)
     }
 
@@ -438,7 +565,7 @@ impl Model {
 
     /// R-DIAL-4 and R-REL-4.
     pub(super) fn release(&mut self, connection: u32, until: Instant) -> Done {
-        let first = self.first(Some(Want::Any));
+        let first = self.first_for_connection();
         self.hand_on(first, connection, until)
     }
 
@@ -468,7 +595,7 @@ impl Model {
     }
 
     fn fail_all(&mut self, error: u32, done: &mut Done) {
-        while let Some(at) = self.first(None) {
+        while let Some(at) = self.first() {
             self.serve(at, Err(error), done);
         }
     }
@@ -482,16 +609,28 @@ impl Model {
         }
     }
 
-    /// R-H2-4: the slot goes to the oldest waiter.
+    /// R-H2-4: the slot goes to the oldest waiter whom it serves. If nobody takes it, and it was the last, the session goes if its
+    /// time is over or somebody needs its room.
     pub(super) fn release_slot(&mut self, id: SessionId) -> Done {
-        let now = self.now;
+        let mut done = Done::default();
         if let Some(session) = self.session(id) {
             session.active -= 1;
-            if session.active == 0 {
-                session.idle_since = Some(now);
+        }
+        self.lend_what_is_free(&mut done);
+        let (now, in_the_way) = (self.now, self.is_in_the_way());
+        let Some(session) = self.session(id) else {
+            return done;
+        };
+        if session.active <= 16 {
+            session.busy_since = None;
+        }
+        if session.active == 0 {
+            session.idle_since.get_or_insert(now);
+            if in_the_way || session.ends.is_some_and(|ends| ends <= now) {
+                done.retired.extend(session.handle.take());
             }
         }
-        self.lend_what_is_free()
+        done
     }
 
     pub(super) fn set_max_streams(&mut self, id: SessionId, max_streams: usize) -> Done {
@@ -501,26 +640,35 @@ impl Model {
                 self.expected_streams = max_streams;
             }
         }
-        self.lend_what_is_free()
+        let mut done = Done::default();
+        self.lend_what_is_free(&mut done);
+        done
     }
 
     pub(super) fn set_suspect(&mut self, id: SessionId, suspect: bool) -> Done {
         if let Some(session) = self.session(id) {
             session.suspect = suspect;
         }
-        self.lend_what_is_free()
+        let mut done = Done::default();
+        self.lend_what_is_free(&mut done);
+        done
     }
 
-    fn lend_what_is_free(&mut self) -> Done {
-        let mut done = Done::default();
-        while let Some(at) = self.first(Some(Want::Any)) {
-            let Some(session) = self.best_session() else {
-                break;
-            };
-            let slot = self.lend_slot(session);
-            self.serve(at, Ok(slot), &mut done);
+    /// Everybody is asked in turn whether there is a slot for him.
+    fn lend_what_is_free(&mut self, done: &mut Done) {
+        let mut waiting = Vec::new();
+        for (at, seat) in self.seats.iter().enumerate() {
+            if seat.waits() {
+                waiting.push((seat.place.ticket, at));
+            }
         }
-        done
+        waiting.sort_unstable();
+        for (_, at) in waiting {
+            if let Some(session) = self.best_session(oldest_id(self.seats[at].want)) {
+                let slot = self.lend_slot(session);
+                self.serve(at, Ok(slot), done);
+            }
+        }
     }
 
     /// R-H2-6: no new streams.
@@ -531,8 +679,7 @@ impl Model {
     /// The session has ended, and its streams with it.
     pub(super) fn session_gone(&mut self, id: SessionId) -> Option<u32> {
         let at = self.sessions.iter().position(|session| session.id == id)?;
-        // The last takes its place: an order that only decides between sessions that were never used.
-        self.sessions.swap_remove(at).handle
+        self.sessions.remove(at).handle
     }
 
     /// R-Q-5: the one that has been idle for longest; a session only if it has been so for longer than any connection.
@@ -559,17 +706,37 @@ impl Model {
         connections.chain(sessions).min()
     }
 
-    /// Connections and sessions whose time is over.
+    /// Connections and sessions whose time is over; of the sessions also those that are more than one, the longest idle first.
     pub(super) fn expire(&mut self) -> (Vec<u32>, Vec<u32>) {
-        let (now, session_idle) = (self.now, self.limits.session_idle);
+        let now = self.now;
         let (kept, expired): (Vec<_>, Vec<_>) = self.idle.iter().partition(|idle| now < idle.until);
         self.idle = kept;
-        let sessions = self.retire_those(|session| {
-            session
-                .idle_since
-                .is_some_and(|since| since + session_idle <= now)
-        });
+        let mut sessions = Vec::new();
+        for at in 0..self.sessions.len() {
+            let session = &self.sessions[at];
+            let tired = session.has_been_idle_for(self.limits.session_idle, now);
+            if tired || self.is_over(session) {
+                sessions.extend(self.sessions[at].handle.take());
+            }
+        }
+        loop {
+            let extra = |session: &Session| {
+                session.has_been_idle_for(EXTRA_IDLE, now) && self.is_extra(session)
+            };
+            let extra = (0..self.sessions.len())
+                .filter(|at| extra(&self.sessions[*at]))
+                .min_by_key(|at| self.sessions[*at].idle_since);
+            let Some(at) = extra else { break };
+            sessions.extend(self.sessions[at].handle.take());
+        }
+        sessions.sort_unstable();
         (numbers(&expired), sessions)
+    }
+
+    /// Whether a session is idle beside another that stays.
+    fn is_extra(&self, session: &Session) -> bool {
+        let mut others = self.sessions.iter().filter(|other| other.id != session.id);
+        session.is_idle() && others.any(|other| self.is_trusted(other))
     }
 
     /// Takes out some of the idle connections.
@@ -595,7 +762,7 @@ impl Model {
                 ..Done::default()
             };
         }
-        let first = self.first(Some(Want::Any));
+        let first = self.first_for_connection();
         if first.is_some() || !self.open || self.is_in_the_way() {
             return self.hand_on(first, suspect.connection, suspect.until);
         }
@@ -634,18 +801,34 @@ impl Model {
         self.next_expiry().map_or(NextLook::Never, NextLook::At)
     }
 
-    /// When something that is idle expires.
+    /// When something that is idle expires, or a session's time ends, or ends for good.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let sessions = self.sessions.iter().filter(|session| session.is_idle());
-        let sessions = sessions
-            .filter_map(|session| session.idle_since)
-            .map(|since| since + self.limits.session_idle);
-        let connections = self.idle.iter().map(|idle| idle.until);
-        connections.chain(sessions).min()
+        let mut moments: Vec<_> = self.idle.iter().map(|idle| idle.until).collect();
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| session.handle.is_some())
+        {
+            if let Some(since) = session.idle_since {
+                moments.push(since + self.limits.session_idle);
+                if self.is_extra(session) {
+                    moments.push(since + EXTRA_IDLE);
+                }
+            }
+            if let Some(ends) = session.ends {
+                let serves_on = ends <= self.now && session.active > 0;
+                moments.push(if serves_on { ends + SERVES_ON } else { ends });
+            }
+        }
+        moments.into_iter().min()
+    }
+
+    pub(super) fn sessions_made(&self) -> SessionId {
+        self.sessions_made
     }
 
     pub(super) fn first_in_line(&self) -> Option<Ticket> {
-        self.first(None).map(|at| self.seats[at].place.ticket)
+        self.first().map(|at| self.seats[at].place.ticket)
     }
 
     pub(super) fn undialled(&self) -> Duration {
@@ -670,9 +853,13 @@ impl Model {
         self.seats.iter().filter(|seat| seat.waits()).count()
     }
 
-    /// R-Q-1: the lowest ticket among those who wait, and want that.
-    fn first(&self, want: Option<Want>) -> Option<usize> {
-        self.oldest(|seat| want.is_none_or(|want| seat.want == want))
+    /// R-Q-1: the lowest ticket among those who wait.
+    fn first(&self) -> Option<usize> {
+        self.oldest(|_| true)
+    }
+
+    fn first_for_connection(&self) -> Option<usize> {
+        self.oldest(|seat| seat.want == Want::Any)
     }
 
     fn oldest(&self, is_meant: impl Fn(&Seat) -> bool) -> Option<usize> {
@@ -687,11 +874,11 @@ impl Model {
         self.sessions.iter_mut().find(|session| session.id == id)
     }
 
-    /// Ruling 12: the session with the fewest streams, among equals the one used last.
-    fn best_session(&self) -> Option<usize> {
+    /// Ruling 12: of those newer than `than` the session with the fewest streams, among equals the one used last.
+    pub(super) fn best_session(&self, than: SessionId) -> Option<usize> {
         let mut best: Option<usize> = None;
         for (at, session) in self.sessions.iter().enumerate() {
-            if session.room() == 0 {
+            if session.id <= than || self.room(session) == 0 {
                 continue;
             }
             let better = best.is_none_or(|best| {
@@ -712,16 +899,47 @@ impl Model {
         session.active += 1;
         session.idle_since = None;
         session.last_use = self.slots_lent;
-        Lent::Slot(
-            session.id,
-            session.handle.expect("a session with room is open"),
-        )
+        session.lent += 1;
+        if session.active > 16 {
+            session.busy_since.get_or_insert(self.now);
+        }
+        let handle = session.handle.expect("a session with room is open");
+        if self.limits.max_requests == Some(session.lent) {
+            session.handle = None;
+        }
+        Lent::Slot(session.id, handle)
     }
 
     /// Sessions that count against their limit.
     fn trusted(&self) -> usize {
-        let trusted = |session: &&Session| session.handle.is_some() && !session.suspect;
+        let trusted = |session: &&Session| self.is_trusted(session);
         self.sessions.iter().filter(trusted).count()
+    }
+
+    fn is_trusted(&self, session: &Session) -> bool {
+        self.serves(session) && session.ends.is_none_or(|ends| self.now < ends)
+    }
+
+    fn serves(&self, session: &Session) -> bool {
+        session.handle.is_some() && !session.suspect && !self.is_over(session)
+    }
+
+    /// R-H2-6: its time has ended, and nothing or nobody is to be waited for.
+    fn is_over(&self, session: &Session) -> bool {
+        let Some(ends) = session.ends else {
+            return false;
+        };
+        let idle = session.idle_since.is_some();
+        self.now >= ends + SERVES_ON || (self.now >= ends && idle)
+    }
+
+    /// Streams that could be opened on it.
+    fn room(&self, session: &Session) -> usize {
+        if self.serves(session) {
+            session.max_streams.saturating_sub(session.active)
+        } else {
+            0
+        }
     }
 }
 
@@ -732,19 +950,31 @@ impl Seat {
 }
 
 impl Session {
-    /// Streams that could be opened on it.
-    fn room(&self) -> usize {
-        if self.handle.is_none() || self.suspect {
-            return 0;
-        }
-        self.max_streams.saturating_sub(self.active)
-    }
-
     /// R-H2-8.
     fn is_idle(&self) -> bool {
         self.handle.is_some() && self.active == 0
     }
 }
+
+impl Session {
+    fn has_been_idle_for(&self, time: Duration, now: Instant) -> bool {
+        self.idle_since.is_some_and(|since| since + time <= now)
+    }
+}
+
+/// The session that one must be newer than.
+fn oldest_id(want: Want) -> SessionId {
+    match want {
+        Want::Any => 0,
+        Want::NewerThan(id) => id,
+    }
+}
+
+/// How long a session that is more than one may be idle.
+const EXTRA_IDLE: Duration = Duration::from_secs(10);
+
+/// How long a session serves on after its end.
+const SERVES_ON: Duration = Duration::from_secs(10);
 
 fn numbers(idle: &[Resting]) -> Vec<u32> {
     idle.iter().map(|idle| idle.connection).collect()

@@ -694,7 +694,7 @@ mod secure {
     }
 
     impl Identity {
-        /// A server of this identity that speaks the versions, and by ALPN would speak HTTP/2 if it were asked to.
+        /// A server of this identity that speaks the versions, and by ALPN prefers HTTP/1.1 to HTTP/2.
         pub(crate) fn server(
             &self,
             versions: &[&'static SupportedProtocolVersion],
@@ -707,7 +707,7 @@ mod secure {
                     .with_no_client_auth()
                     .with_single_cert(vec![self.certificate.der().clone()], key)
                     .expect("the key is the certificate's");
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
             Arc::new(config)
         }
 

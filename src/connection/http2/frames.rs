@@ -1,0 +1,216 @@
+//! Walks over the frame headers of HTTP/2 as bytes pass by (RFC 9113 section 4.1). Pure: it looks, and takes nothing.
+//!
+//! The framing itself is the h2 crate's. What it does not tell is read off here: that the first frame is none of HTTP/2, that
+//! settings or a GOAWAY have come, which requests have been written. Called by `session_io.rs`, once for each direction.
+
+/// A frame header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameHead {
+    pub(super) len: usize,
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+/// The type of a frame (RFC 9113 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Data,
+    Headers,
+    Priority,
+    RstStream,
+    Settings,
+    PushPromise,
+    Ping,
+    GoAway,
+    WindowUpdate,
+    Continuation,
+    Unknown,
+}
+
+/// ACK of SETTINGS and PING.
+pub(super) const ACK: u8 = 0x1;
+/// END_STREAM of DATA and HEADERS.
+pub(super) const END_STREAM: u8 = 0x1;
+
+/// What a walk comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    Frame(FrameHead),
+    /// One parameter of SETTINGS.
+    Setting {
+        id: u16,
+        value: u32,
+    },
+}
+
+/// Where the walk stands; frames may be cut anywhere.
+#[derive(Debug, Default)]
+pub(super) struct FrameWalk {
+    /// Of a frame header, or of a parameter of SETTINGS.
+    partial: [u8; FRAME_HEAD],
+    have: usize,
+    /// Bytes of the payload that are still to pass.
+    left: usize,
+    in_settings: bool,
+}
+
+impl FrameWalk {
+    /// Looks at the next `bytes`, and tells `see` of everything that is complete with them. The first error ends the walk.
+    pub(super) fn pass<E>(
+        &mut self,
+        mut bytes: &[u8],
+        mut see: impl FnMut(Sight) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !bytes.is_empty() {
+            if self.left > 0 && !self.in_settings {
+                let skipped = self.left.min(bytes.len());
+                self.left -= skipped;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            let wanted = if self.in_settings {
+                SETTING.min(self.left + self.have)
+            } else {
+                FRAME_HEAD
+            };
+            let taken = (wanted - self.have).min(bytes.len());
+            let (now, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, b""));
+            if let Some(slot) = self.partial.get_mut(self.have..self.have + taken) {
+                slot.copy_from_slice(now);
+            }
+            self.have += taken;
+            bytes = rest;
+            if self.in_settings {
+                self.left -= taken;
+            }
+            if self.have < wanted {
+                continue;
+            }
+            self.have = 0;
+            if self.in_settings {
+                self.in_settings = self.left > 0;
+                // A payload that is no multiple of six is an error that h2 finds.
+                if wanted == SETTING {
+                    let [a, b, c, d, e, f, ..] = self.partial;
+                    see(Sight::Setting {
+                        id: u16::from_be_bytes([a, b]),
+                        value: u32::from_be_bytes([c, d, e, f]),
+                    })?;
+                }
+                continue;
+            }
+            let head = FrameHead::decode(self.partial);
+            self.left = head.len;
+            self.in_settings = head.kind == Kind::Settings && head.len > 0;
+            see(Sight::Frame(head))?;
+        }
+        Ok(())
+    }
+}
+
+impl FrameHead {
+    fn decode(bytes: [u8; FRAME_HEAD]) -> Self {
+        let [l1, l2, l3, kind, flags, s1, s2, s3, s4] = bytes;
+        Self {
+            len: u32::from_be_bytes([0, l1, l2, l3]) as usize,
+            kind: match kind {
+                0 => Kind::Data,
+                1 => Kind::Headers,
+                2 => Kind::Priority,
+                3 => Kind::RstStream,
+                4 => Kind::Settings,
+                5 => Kind::PushPromise,
+                6 => Kind::Ping,
+                7 => Kind::GoAway,
+                8 => Kind::WindowUpdate,
+                9 => Kind::Continuation,
+                _ => Kind::Unknown,
+            },
+            flags,
+            // The highest bit is reserved and ignored.
+            stream: u32::from_be_bytes([s1 & 0x7f, s2, s3, s4]),
+        }
+    }
+
+    pub(super) fn is_ack(self) -> bool {
+        self.flags & ACK != 0
+    }
+}
+
+/// Bytes of a frame header.
+const FRAME_HEAD: usize = 9;
+
+/// Bytes of a parameter of SETTINGS.
+const SETTING: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn walk(pieces: &[&[u8]]) -> Vec<Sight> {
+        let (mut walk, mut seen) = (FrameWalk::default(), Vec::new());
+        for piece in pieces {
+            let passed: Result<(), ()> = walk.pass(piece, |sight| {
+                seen.push(sight);
+                Ok(())
+            });
+            passed.unwrap();
+        }
+        seen
+    }
+
+    #[test]
+    fn frames_are_seen_however_they_are_cut() {
+        let mut bytes = frame(4, 0, 0, &[0, 3, 0, 0, 0, 100, 0, 2, 0, 0, 0, 1]);
+        bytes.extend(frame(4, 1, 0, &[]));
+        bytes.extend(frame(1, 5, 0x8000_0003, b"head"));
+        bytes.extend(frame(0, 1, 3, &[7; 300]));
+        bytes.extend(frame(4, 0, 0, &[0, 3, 0, 0, 0, 100, 0]));
+        bytes.extend(frame(0x42, 0, 9, b""));
+        let whole = walk(&[&bytes]);
+        let setting = |id, value| Sight::Setting { id, value };
+        let head = |len, kind, flags, stream| {
+            Sight::Frame(FrameHead {
+                len,
+                kind,
+                flags,
+                stream,
+            })
+        };
+        assert_eq!(
+            whole,
+            [
+                head(12, Kind::Settings, 0, 0),
+                setting(3, 100),
+                setting(2, 1),
+                head(0, Kind::Settings, ACK, 0),
+                head(4, Kind::Headers, 5, 3),
+                head(300, Kind::Data, END_STREAM, 3),
+                head(7, Kind::Settings, 0, 0),
+                setting(3, 100),
+                head(0, Kind::Unknown, 0, 9),
+            ]
+        );
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(walk(&single), whole);
+        for at in 0..bytes.len() {
+            assert_eq!(walk(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn an_error_ends_the_walk() {
+        let bytes = frame(6, 0, 0, &[0; 8]);
+        let mut walk = FrameWalk::default();
+        assert_eq!(walk.pass(&bytes, |_| Err("no")), Err("no"));
+    }
+}

@@ -1,0 +1,281 @@
+//! The socket under a session: what h2 reads and writes passes through here (spec http2 rule 1).
+//!
+//! Reads come from a buffer of their own, filled by large reads, and are handed on in slices: h2 parses a slice, the callers
+//! whose responses are in it run, and the rest follows in the next turn. Both directions are walked over (`frames.rs`), so that
+//! it is known what the peer is, whether it is alive, whether it floods us, and which requests have left.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::flood::FloodGuard;
+use super::frames::{END_STREAM, FrameHead, FrameWalk, Kind, Sight};
+use super::shared::{End, News, Shared};
+use crate::socket::Socket;
+
+/// What h2 reads from and writes to.
+pub(super) struct SessionIo {
+    socket: Socket,
+    shared: Arc<Shared>,
+    /// What was read and not handed on. It has no memory while the session is at rest.
+    buffer: BytesMut,
+    /// Bytes handed on in this turn.
+    handed: usize,
+    incoming: Incoming,
+    outgoing: FrameWalk,
+    /// Bytes of the preface that no frame header is in.
+    preface_left: usize,
+}
+
+/// What is known of the peer's frames.
+struct Incoming {
+    walk: FrameWalk,
+    guard: FloodGuard,
+    started: bool,
+    empty_data: u32,
+}
+
+impl SessionIo {
+    pub(super) fn new(socket: Socket, shared: Arc<Shared>, now: Instant) -> Self {
+        Self {
+            socket,
+            shared,
+            buffer: BytesMut::new(),
+            handed: 0,
+            incoming: Incoming {
+                walk: FrameWalk::default(),
+                guard: FloodGuard::new(now),
+                started: false,
+                empty_data: 0,
+            },
+            outgoing: FrameWalk::default(),
+            preface_left: PREFACE,
+        }
+    }
+
+    /// Reads into the buffer, and looks at what has come.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() < READ {
+            self.buffer.reserve(READ);
+        }
+        let Poll::Ready(read) = poll_read_buf(&mut self.socket, &mut self.buffer, cx) else {
+            if self.shared.is_resting() {
+                self.buffer = BytesMut::new();
+            }
+            return Poll::Pending;
+        };
+        let read = read?;
+        if read > 0 {
+            let now = Instant::now();
+            self.shared.note_read(read as u64, now);
+            self.look(now)?;
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Everything in the buffer is new here: it was empty before it was filled.
+    fn look(&mut self, now: Instant) -> io::Result<()> {
+        let Self {
+            shared,
+            buffer,
+            incoming,
+            ..
+        } = self;
+        if !incoming.started && buffer.starts_with(b"HTTP/") {
+            return Err(shared.ends(End::speaks_http1(buffer)));
+        }
+        let Incoming {
+            walk,
+            guard,
+            started,
+            empty_data,
+        } = incoming;
+        let interim = shared.take_interim();
+        let outcome = guard
+            .interim(interim, now)
+            .map_err(End::Flood)
+            .and_then(|()| {
+                walk.pass(buffer, |sight| {
+                    let frame = match sight {
+                        Sight::Frame(frame) => frame,
+                        // Servers must not (RFC 9113 section 6.5.2).
+                        Sight::Setting { id: 2, value: 1.. } => return Err(End::EnablePush),
+                        Sight::Setting { .. } => return Ok(()),
+                    };
+                    if !std::mem::replace(started, true) && !is_first(frame) {
+                        return Err(End::NotHttp2);
+                    }
+                    guard.came(frame, now).map_err(End::Flood)?;
+                    match frame.kind {
+                        Kind::Settings if !frame.is_ack() => shared.tell(News::SETTINGS),
+                        Kind::GoAway => shared.tell(News::GOING),
+                        Kind::Data if frame.len == 0 && frame.flags & END_STREAM == 0 => {
+                            *empty_data += 1;
+                            if *empty_data == MOST_EMPTY_DATA {
+                                shared.tell(News::WORN);
+                            }
+                        }
+                        _ => {}
+                    }
+                    Ok(())
+                })
+            });
+        outcome.map_err(|end| shared.ends(end))
+    }
+
+    /// Looks at what the socket has taken of `bufs`.
+    fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize) {
+        self.shared.note_written(written as u64);
+        let Self {
+            shared,
+            incoming,
+            outgoing,
+            preface_left,
+            ..
+        } = self;
+        for buf in bufs {
+            let part = buf.get(..written.min(buf.len())).unwrap_or_default();
+            written -= part.len();
+            let skipped = part.len().min(*preface_left);
+            *preface_left -= skipped;
+            let part = part.get(skipped..).unwrap_or_default();
+            let passed: Result<(), std::convert::Infallible> = outgoing.pass(part, |sight| {
+                if let Sight::Frame(frame) = sight {
+                    match frame.kind {
+                        Kind::Headers => shared
+                            .headers_written
+                            .store(frame.stream, Ordering::Release),
+                        Kind::Data if frame.len > 0 => incoming.guard.wrote_data(frame.len as u64),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            });
+            match passed {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+            if written == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// A session begins with the peer's settings (RFC 9113 section 3.4).
+fn is_first(frame: FrameHead) -> bool {
+    frame.kind == Kind::Settings && !frame.is_ack() && frame.stream == 0
+}
+
+/// Reads into the spare room of a buffer.
+fn poll_read_buf(
+    socket: &mut Socket,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    use std::future::Future;
+    use tokio::io::AsyncReadExt;
+
+    std::pin::pin!(socket.read_buf(buffer)).poll(cx)
+}
+
+impl AsyncRead for SessionIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let slice = if this.shared.active() >= BUSY {
+            BUSY_SLICE
+        } else {
+            SLICE
+        };
+        if this.handed >= slice {
+            // The callers whose responses were in the last slice go first.
+            this.handed = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if this.buffer.is_empty() {
+            match this.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    this.handed = 0;
+                    return Poll::Pending;
+                }
+            }
+        }
+        let len = (slice - this.handed)
+            .min(this.buffer.len())
+            .min(out.remaining());
+        out.put_slice(this.buffer.get(..len).unwrap_or_default());
+        this.buffer.advance(len);
+        this.handed += len;
+        if this.buffer.is_empty() {
+            // Back to the front of its memory.
+            this.buffer.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for SessionIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf))?;
+        self.wrote(&[IoSlice::new(buf)], written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs))?;
+        self.wrote(bufs, written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Bytes of `PRI * HTTP/2.0 ...`, which every client sends first (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
+
+/// Room for one read: four frames of the usual size.
+const READ: usize = 64 * 1024;
+
+/// With so many streams open a session is busy.
+const BUSY: usize = 8;
+
+/// Bytes that h2 gets in one turn of a busy session: about the responses of ten callers.
+const BUSY_SLICE: usize = 2 * 1024;
+
+/// Bytes that h2 gets in one turn otherwise.
+const SLICE: usize = 16 * 1024;
+
+/// Empty DATA frames, after which the session gets no new streams: h2 ends it at the hundred-and-first.
+const MOST_EMPTY_DATA: u32 = 80;
