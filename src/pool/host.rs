@@ -1462,4 +1462,492 @@ mod tests {
         let _ = machine.release_slot(1, now);
         assert_eq!(machine.census(), Census::default());
     }
+
+    /// Dials and opens a session.
+    fn open(
+        machine: &mut Machine,
+        max_streams: usize,
+        ends: Option<Instant>,
+        now: Instant,
+    ) -> Actions<u32, char> {
+        let id = machine.begin_dial(now);
+        let newcomer = Newcomer::Http2 {
+            session: 's',
+            max_streams,
+            ends,
+        };
+        machine.dialled(id, newcomer, now, later(now, 5))
+    }
+
+    fn take_slot(machine: &mut Machine, now: Instant) -> Option<SessionId> {
+        match machine.checkout(now, &mut Vec::new())?.lent {
+            Lent::Slot(id, _) => Some(id),
+            Lent::Connection(_) => None,
+        }
+    }
+
+    fn limited(spoken: Spoken, limit: impl FnOnce(&mut HostLimits)) -> (Machine, Instant) {
+        let (machine, now) = speaking(spoken, None);
+        let mut limits = machine.limits;
+        limit(&mut limits);
+        (HostPool::new(limits, spoken, now), now)
+    }
+
+    /// A slot goes to the first in line whom it serves: when he comes, when a slot comes free, and when a session is dialled.
+    #[test]
+    fn a_newer_session_serves_who_wants_one() {
+        for (wanted_at_once, newer_than, served_by) in [
+            (true, 0, Some(200)),
+            (true, 1, Some(200)),
+            (true, 2, None),
+            (false, 0, Some(100)),
+            (false, 1, Some(200)),
+            (false, 2, None),
+            // None of that name is known: what is there will not do.
+            (false, 77, None),
+        ] {
+            let (mut machine, now) = speaking(Spoken::Http2, None);
+            let _ = open(&mut machine, 1, None, now);
+            let _ = open(&mut machine, 1, None, now);
+            if !wanted_at_once {
+                assert_eq!(take_slot(&mut machine, now), Some(1));
+                assert_eq!(take_slot(&mut machine, now), Some(2));
+            } else {
+                assert_eq!(take_slot(&mut machine, now), Some(1));
+            }
+            let place = enqueue(&mut machine, 1, Want::NewerThan(newer_than)).unwrap();
+            if !wanted_at_once {
+                assert_eq!(outcome(&mut machine, place, now), None);
+                let _ = machine.release_slot(1, now);
+                let _ = machine.release_slot(2, now);
+            }
+            let case = (wanted_at_once, newer_than);
+            assert_eq!(
+                served(&mut machine, place, now),
+                served_by.map(Ok),
+                "{case:?}"
+            );
+            machine.check(now).unwrap();
+            if served_by.is_none() {
+                assert_eq!(machine.wants_dial(now), Some(1), "{case:?}");
+                let _ = open(&mut machine, 1, None, now);
+                assert_eq!(served(&mut machine, place, now), Some(Ok(300)), "{case:?}");
+                machine.check(now).unwrap();
+            }
+        }
+    }
+
+    /// R-Q-1, among those whom a slot serves.
+    #[test]
+    fn who_may_not_have_a_slot_does_not_keep_it_from_others() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let _ = open(&mut machine, 1, None, now);
+        let _ = open(&mut machine, 1, None, now);
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        assert_eq!(take_slot(&mut machine, now), Some(2));
+        let wants = [
+            Want::NewerThan(2),
+            Want::NewerThan(1),
+            Want::Any,
+            Want::NewerThan(1),
+            Want::NewerThan(0),
+        ];
+        let places: Vec<_> = (1..)
+            .zip(wants)
+            .map(|(ticket, want)| enqueue(&mut machine, ticket, want).unwrap())
+            .collect();
+        let mut order = Vec::new();
+        for id in [1, 2, 2, 1] {
+            for served in machine.release_slot(id, now).served.iter() {
+                let at = usize::try_from(served.ticket).unwrap() - 1;
+                assert!(outcome(&mut machine, places[at], now).is_some());
+                order.push((id, served.ticket));
+            }
+            machine.check(now).unwrap();
+        }
+        assert_eq!(order, [(1, 3), (2, 2), (2, 4), (1, 5)]);
+        let _ = open(&mut machine, 1, None, now);
+        assert_eq!(served(&mut machine, places[0], now), Some(Ok(300)));
+    }
+
+    /// When all sessions that may be open are too old for somebody, one dial goes beyond their limit; not beyond that on
+    /// connections.
+    #[test]
+    fn nobody_is_stranded_at_the_limit_on_sessions() {
+        for (connections, dials) in [(None, 1), (Some(3), 1), (Some(2), 0)] {
+            let (mut machine, now) = speaking(Spoken::Http2, connections);
+            for _ in 0..2 {
+                let _ = open(&mut machine, 9, None, now);
+            }
+            let places =
+                [1, 2, 3].map(|ticket| enqueue(&mut machine, ticket, Want::NewerThan(2)).unwrap());
+            assert_eq!(pump(&mut machine, now).len(), dials, "{connections:?}");
+            assert!(dials == 0 || machine.needs_session(now));
+            if dials == 1 {
+                let actions = http2(&mut machine, 3, 2, now);
+                assert_eq!(actions.opened, Some(3));
+                assert_eq!(served(&mut machine, places[1], now), Some(Ok(300)));
+                assert_eq!(
+                    machine.wants_dial(now),
+                    None,
+                    "the third waits for a slot of it"
+                );
+            }
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// The gate of all hosts knows the one for whom the dial is.
+    #[test]
+    fn the_dial_of_who_is_stranded_bears_his_ticket() {
+        let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+        let _ = open(&mut machine, 1, None, now);
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        let first = join(&mut machine, 1);
+        let stranded = enqueue(&mut machine, 2, Want::NewerThan(1)).unwrap();
+        assert_eq!(machine.wants_dial(now), Some(2));
+        // R-DIAL-5: its error is his, and not of him whom the session will serve.
+        let dials = pump(&mut machine, now);
+        let _ = machine.dial_failed(dials[0], "refused", now);
+        machine.closed();
+        assert_eq!(served(&mut machine, stranded, now), Some(Err("refused")));
+        assert_eq!(served(&mut machine, first, now), None);
+        assert_eq!(machine.wants_dial(now), None);
+        machine.check(now).unwrap();
+    }
+
+    /// A session that is idle at the limit on connections leaves its room to who can use none that is open.
+    #[test]
+    fn an_idle_session_goes_for_who_is_stranded_at_the_limit() {
+        for (want, retired) in [(Want::NewerThan(1), vec!['s']), (Want::Any, vec![])] {
+            let (mut machine, now) = speaking(Spoken::Http2, Some(1));
+            let _ = open(&mut machine, 1, None, now);
+            assert_eq!(take_slot(&mut machine, now), Some(1));
+            enqueue(&mut machine, 1, want).unwrap();
+            assert_eq!(machine.wants_dial(now), None);
+            assert_eq!(machine.release_slot(1, now).retired, retired);
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// Those who wait for newer sessions than some that have ended are told apart no more, and nobody is forgotten.
+    #[test]
+    fn who_wants_a_newer_session_outlives_the_old_ones() {
+        for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+            let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 4);
+            for id in 1..=3 {
+                let _ = open(&mut machine, 1, None, now);
+                assert_eq!(take_slot(&mut machine, now), Some(id));
+            }
+            let places: Vec<_> = (0..4)
+                .map(|id| enqueue(&mut machine, 9 - id, Want::NewerThan(id)).unwrap())
+                .collect();
+            let dials = pump(&mut machine, now);
+            assert_eq!(dials.len(), 1);
+            for id in order {
+                assert_eq!(machine.session_gone(id), Some('s'));
+                machine.closed();
+                machine.check(now).unwrap();
+            }
+            assert!(machine.leave(places[1]).is_none());
+            machine.check(now).unwrap();
+            let actions = http2(&mut machine, dials[0], 9, now);
+            let tickets: Vec<_> = actions.served.iter().map(|served| served.ticket).collect();
+            assert_eq!(tickets, [6, 7, 9], "{order:?}");
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// R-ALPN-3: the origin turns to HTTP/1.1 and back while somebody waits for a newer session.
+    #[test]
+    fn a_change_of_protocol_strands_nobody() {
+        for serves in [Spoken::Http1, Spoken::Http2] {
+            let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+            let _ = open(&mut machine, 1, None, now);
+            assert_eq!(take_slot(&mut machine, now), Some(1));
+            let places =
+                [1, 2].map(|ticket| enqueue(&mut machine, ticket, Want::NewerThan(1)).unwrap());
+            let dials = pump(&mut machine, now);
+            let _ = http1(&mut machine, dials[0], 7, now);
+            assert_eq!(served(&mut machine, places[0], now), Some(Ok(7)));
+            // What is released is not new; the other has a dial of his own now.
+            let _ = machine.release(7, now, later(now, 5));
+            let dials = pump(&mut machine, now);
+            assert_eq!(dials.len(), 1);
+            if serves == Spoken::Http1 {
+                let _ = http1(&mut machine, dials[0], 8, now);
+                assert_eq!(served(&mut machine, places[1], now), Some(Ok(8)));
+            } else {
+                assert!(machine.needs_session(now), "the open one is too old");
+                let _ = http2(&mut machine, dials[0], 1, now);
+                assert_eq!(served(&mut machine, places[1], now), Some(Ok(200)));
+            }
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// R-ALPN-3: hedges that land late are closed before they open a session too many, and one that got further is retired.
+    #[test]
+    fn dials_that_run_at_once_open_no_session_too_many() {
+        let (mut machine, now) = speaking(Spoken::Unknown, None);
+        let _places = join_all(&mut machine, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let dials = pump(&mut machine, now);
+        let hedges = pump(&mut machine, later(now, 1));
+        assert_eq!((dials.len(), hedges.len()), (1, 3));
+        let mut opened = Vec::new();
+        for dial in dials.into_iter().chain(hedges) {
+            let needed = machine.needs_session(now);
+            let actions = http2(&mut machine, dial, 2, now);
+            assert_eq!(needed, actions.opened.is_some());
+            assert_eq!(actions.retired, if needed { vec![] } else { vec!['s'] });
+            opened.extend(actions.opened);
+            machine.check(now).unwrap();
+        }
+        assert_eq!(opened, [1, 2], "two sessions are allowed");
+        assert_eq!(machine.census().waiting, 5);
+    }
+
+    /// R-ALPN-3 and R-H2-7: what is needed may have changed by the time that a dial knows what it speaks.
+    #[test]
+    fn a_replacement_is_needed_as_long_as_the_doubt() {
+        for lifted in [true, false] {
+            let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+            let _ = open(&mut machine, 9, None, now);
+            let _ = machine.set_suspect(1, true, now);
+            let place = join(&mut machine, 1);
+            assert_eq!(pump(&mut machine, now).len(), 1);
+            assert!(machine.needs_session(now));
+            if lifted {
+                let _ = machine.set_suspect(1, false, now);
+                assert_eq!(served(&mut machine, place, now), Some(Ok(100)));
+            }
+            assert_eq!(machine.needs_session(now), !lifted);
+            assert_eq!(http2(&mut machine, 2, 9, now).opened.is_some(), !lifted);
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// http2 rule 5: the doubt was what kept another from being more than is needed.
+    #[test]
+    fn the_reaper_is_called_when_a_doubt_is_lifted() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let _ = open(&mut machine, 9, None, now);
+        let _ = open(&mut machine, 9, None, now);
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        let _ = machine.set_suspect(1, true, now);
+        assert_eq!(machine.next_look(now), NextLook::At(later(now, 55)));
+        assert!(machine.set_suspect(1, false, now).watch);
+        assert_eq!(machine.next_look(now), NextLook::At(later(now, 10)));
+        assert_eq!(machine.expire(later(now, 10), &mut Vec::new()), ['s']);
+        assert_eq!(machine.next_look(later(now, 10)), NextLook::Never);
+    }
+
+    /// R-H2-6: the next session is dialled before one whose time has ended goes.
+    #[test]
+    fn a_session_is_replaced_before_it_goes() {
+        let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+        let ends = later(now, 1);
+        let _ = open(&mut machine, 2, Some(ends), now);
+        assert_eq!(machine.next_look(now), NextLook::At(ends));
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        assert!(!machine.wants_spare_dial(now));
+        assert!(machine.wants_spare_dial(ends));
+        assert!(machine.expire(ends, &mut Vec::new()).is_empty());
+        assert_eq!(take_slot(&mut machine, ends), Some(1), "it serves on");
+        let id = machine.begin_dial(ends);
+        assert!(!machine.wants_spare_dial(ends), "one dial is enough");
+        assert!(machine.needs_session(ends));
+        let actions = http2(&mut machine, id, 2, ends);
+        assert_eq!((actions.opened, actions.retired), (Some(2), vec!['s']));
+        assert_eq!(take_slot(&mut machine, ends), Some(2));
+        assert!(!machine.wants_spare_dial(later(now, 9)));
+        assert!(machine.release_slot(1, ends).retired.is_empty());
+        machine.check(ends).unwrap();
+    }
+
+    /// R-H2-6: who waits at a session that has ended takes its last slots, until nobody does.
+    #[test]
+    fn a_session_past_its_end_goes_when_it_is_idle() {
+        let (mut machine, now) = limited(Spoken::Http2, |limits| limits.connections = Some(1));
+        let ends = later(now, 1);
+        let _ = open(&mut machine, 1, Some(ends), now);
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        let place = join(&mut machine, 1);
+        assert_eq!(machine.release_slot(1, ends).served.iter().count(), 1);
+        assert_eq!(served(&mut machine, place, ends), Some(Ok(100)));
+        let actions = machine.release_slot(1, ends);
+        assert_eq!(actions.retired, ['s']);
+        machine.check(ends).unwrap();
+    }
+
+    /// Nobody waited for it, so nobody hears of its failure; and it is not tried again at once.
+    #[test]
+    fn a_spare_dial_that_fails_fails_nobody() {
+        for dropped in [false, true] {
+            let (mut machine, now) = speaking(Spoken::Http2, None);
+            let ends = later(now, 1);
+            let _ = open(&mut machine, 1, Some(ends), now);
+            assert_eq!(take_slot(&mut machine, now), Some(1));
+            let id = machine.begin_dial(ends);
+            let place = join(&mut machine, 1);
+            assert_eq!(machine.wants_dial(ends), None, "he counts on it");
+            if dropped {
+                machine.dial_dropped(id, ends);
+            } else {
+                assert!(machine.dial_failed(id, "refused", ends).served.is_empty());
+            }
+            machine.closed();
+            assert!(!machine.wants_spare_dial(ends));
+            assert_eq!(machine.wants_dial(ends), Some(1), "his own may start");
+            assert!(machine.leave(place).is_none());
+            assert!(machine.wants_spare_dial(later(ends, 1)));
+        }
+    }
+
+    /// http2 rule 5: the load is spread, within the limits.
+    #[test]
+    fn a_crowd_is_spread_over_further_sessions() {
+        for (spread, sessions, connections, wanted) in [
+            (None, 4, None, false),
+            (Some(1), 4, None, false),
+            (Some(2), 4, None, true),
+            (Some(2), 1, None, false),
+            (Some(2), 4, Some(1), false),
+        ] {
+            let (mut machine, now) = limited(Spoken::Http2, |limits| {
+                limits.spread = spread;
+                limits.sessions = sessions;
+                limits.connections = connections;
+            });
+            let _ = open(&mut machine, 100, None, now);
+            let now = later(now, 9);
+            for _ in 0..17 {
+                take_slot(&mut machine, now).unwrap();
+            }
+            let at = now + Duration::from_millis(101);
+            let case = (spread, sessions, connections);
+            assert!(!machine.wants_spare_dial(now + Duration::from_millis(100)));
+            assert_eq!(machine.wants_spare_dial(at), wanted, "{case:?}");
+            assert_eq!(machine.wants_dial(at), None);
+            if wanted {
+                let id = machine.begin_dial(at);
+                assert!(machine.needs_session(at), "although there is room");
+                let _ = http2(&mut machine, id, 100, at);
+                assert!(!machine.wants_spare_dial(later(now, 60)));
+            }
+        }
+    }
+
+    /// A session that has lent what it may is replaced for those who wait.
+    #[test]
+    fn a_session_that_has_lent_enough_gets_no_more() {
+        let (mut machine, now) = limited(Spoken::Http2, |limits| {
+            limits.max_requests = Some(2);
+            limits.sessions = 1;
+        });
+        let places = join_all(&mut machine, [1, 2, 3]);
+        let actions = open(&mut machine, 9, None, now);
+        assert_eq!(actions.served.iter().count(), 2);
+        assert_eq!(
+            machine.retire(1),
+            None,
+            "its last slot has taken the handle along"
+        );
+        assert_eq!(machine.wants_dial(now), Some(3), "beside it");
+        let _ = machine.release_slot(1, now);
+        assert_eq!(served(&mut machine, places[2], now), None);
+        let _ = open(&mut machine, 9, None, now);
+        assert_eq!(served(&mut machine, places[2], now), Some(Ok(200)));
+        machine.check(now).unwrap();
+    }
+
+    /// Between the look and the line a connection's time may end.
+    #[test]
+    fn who_joins_is_not_lent_what_has_expired() {
+        for again in [false, true] {
+            let (mut machine, now) = machine(None);
+            for connection in 1..=3 {
+                lend(&mut machine, connection, now);
+            }
+            let place = join(&mut machine, 10);
+            let _ = machine.release(1, now, later(now, 5));
+            assert_eq!(outcome(&mut machine, place, now), Some(Ok(1)));
+            for (connection, until) in [(2, 6), (3, 5)] {
+                let _ = machine.release(connection, now, later(now, until));
+            }
+            let mut expired = Vec::new();
+            let at = later(now, 5);
+            let place = if again {
+                machine.enqueue_again(place, Want::Any, at, &mut expired);
+                place
+            } else {
+                machine.enqueue(11, Want::Any, at, &mut expired).unwrap()
+            };
+            assert_eq!(expired, [3]);
+            assert_eq!(served(&mut machine, place, at), Some(Ok(2)));
+        }
+    }
+
+    /// R-H2-4: no streams at all is full, and no reason to dial beyond the limit, unless somebody wants a newer one.
+    #[test]
+    fn no_streams_at_all_is_full() {
+        for (want, dials) in [
+            (Want::Any, 0),
+            (Want::NewerThan(0), 0),
+            (Want::NewerThan(1), 1),
+        ] {
+            let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+            let _ = open(&mut machine, 5, None, now);
+            let _ = machine.set_max_streams(1, 0, now);
+            let place = enqueue(&mut machine, 1, want).unwrap();
+            assert_eq!(pump(&mut machine, now).len(), dials, "{want:?}");
+            machine.check(now).unwrap();
+            let served_by = |want| {
+                if want == Want::NewerThan(1) {
+                    None
+                } else {
+                    Some(Ok(100))
+                }
+            };
+            let _ = machine.set_max_streams(1, 1, now);
+            assert_eq!(
+                served(&mut machine, place, now),
+                served_by(want),
+                "{want:?}"
+            );
+            machine.check(now).unwrap();
+        }
+    }
+
+    /// The session on which all counted ends: they are dialled for, however many dials had been given up for it.
+    #[test]
+    fn who_counted_on_a_session_that_ends_is_dialled_for() {
+        let (mut machine, now) = limited(Spoken::Http2, |limits| limits.sessions = 1);
+        let _ = open(&mut machine, 1, None, now);
+        assert_eq!(take_slot(&mut machine, now), Some(1));
+        let _places = join_all(&mut machine, [1, 2]);
+        assert_eq!(machine.wants_dial(now), None, "they wait for its slot");
+        assert_eq!(machine.retire(1), Some('s'));
+        assert_eq!(machine.wants_dial(now), Some(1));
+        let dials = pump(&mut machine, now);
+        assert_eq!(machine.session_gone(1), None);
+        machine.closed();
+        let actions = http2(&mut machine, dials[0], 1, now);
+        assert_eq!(
+            (actions.opened, actions.served.iter().count()),
+            (Some(2), 1)
+        );
+        machine.check(now).unwrap();
+    }
+
+    #[test]
+    fn a_closed_pool_keeps_no_session() {
+        let (mut machine, now) = speaking(Spoken::Http2, None);
+        let id = machine.begin_dial(now);
+        let _ = machine.close(&"closed");
+        assert!(!machine.needs_session(now));
+        let actions = http2(&mut machine, id, 9, now);
+        assert_eq!((actions.opened, actions.retired), (None, vec!['s']));
+        assert!(!machine.wants_spare_dial(now));
+    }
 }

@@ -61,7 +61,7 @@ mod tests {
         }
 
         /// Up to 40 events, and in every sixteenth sequence up to 160. Half of them are drawn from a few that are frequent in
-        /// this sequence alone, so that rare ones meet; before them some connections are made and lent.
+        /// this sequence alone, so that rare ones meet; before them some connections are made and lent, or a session is crowded.
         fn bytes(&mut self) -> Vec<u8> {
             let frequent = self.next().to_le_bytes();
             let most = if self.next() % 16 == 0 { 160 } else { 40 };
@@ -76,6 +76,20 @@ mod tests {
             for _ in 0..self.next() % (lent + 1) {
                 for event in [Event::Release, Event::ReleaseSlot, Event::WaitOrClose] {
                     bytes.extend([byte(event), self.next() as u8]);
+                }
+            }
+            if self.next() % 4 == 0 {
+                // A session that many use at once, for a while.
+                let [detail, pause, ..] = self.next().to_le_bytes();
+                for (event, detail) in [
+                    (Event::Arrive, 1),
+                    (Event::Pump, 0),
+                    (Event::DialledHttp2, detail | 3),
+                    (Event::Crowd, 0),
+                    (Event::WaitOrClose, pause % 8),
+                    (Event::PumpSpare, 0),
+                ] {
+                    bytes.extend([byte(event), detail]);
                 }
             }
             for _ in 0..=self.next() % most {
