@@ -369,7 +369,11 @@ impl Host {
         if let Some(connection) = actions.close {
             self.discard(connection, why);
         }
-        end_all(actions.retired, why);
+        if !actions.retired.is_empty() {
+            end_all(actions.retired, why);
+            // Whoever they could not serve may be without a dial now.
+            self.pump();
+        }
         if actions.watch {
             if let (Some(pool), Some(this)) = (self.pool.upgrade(), self.this.upgrade()) {
                 pool.reapers.watch(&pool, &this);

@@ -215,6 +215,7 @@ impl Reaper {
 
     fn look_at_host(&mut self, host: &Arc<Host>, now: Instant) {
         host.expire(now);
+        host.grow_ahead(now);
         host.arm(now, TURN, &mut Context::from_waker(&self.socket_waker));
         match host.next_look(now) {
             NextLook::Soon => {

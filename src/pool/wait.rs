@@ -104,17 +104,10 @@ impl<'a> Wait<'a> {
                 (progress, state.is_doubtful(now))
             };
             let (limit, again) = match progress {
+                // A session that has ended meanwhile fails the exchange, which counts as a try and says why. Waiting on would
+                // dial again and again, were that the peer's way.
                 Progress::Served(Ok(Lent::Slot(id, session))) => {
-                    if session.is_open() {
-                        return Poll::Ready(Ok(Lent::Slot(id, session)));
-                    }
-                    // It has ended, or is about to, since the slot was handed over (spec pool R-Q-3).
-                    drop(session);
-                    self.host.give_up_slot(id, now);
-                    if let Err(error) = self.wait_again(now) {
-                        return Poll::Ready(Err(error));
-                    }
-                    continue;
+                    return Poll::Ready(Ok(Lent::Slot(id, session)));
                 }
                 Progress::Served(Ok(Lent::Connection(mut connection))) => {
                     // A new one is taken as it is: were it dead, another dial would hardly fare better, and a peer that

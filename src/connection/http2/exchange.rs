@@ -41,6 +41,8 @@ pub(crate) struct Exchange {
     upload: Upload,
     timer: Timer,
     asks: Option<Arc<Asks>>,
+    /// Memory for the index of a head.
+    index: Vec<u8>,
     heads: HeadBudget,
     /// The stream, once there is one.
     stream: u32,
@@ -288,13 +290,20 @@ impl Exchange {
         let admitted = self
             .heads
             .interim(interim.status(), interim.headers(), &session.limits);
-        admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        let text = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         if interim.status() == StatusCode::CONTINUE {
             self.upload.let_go();
         }
         let asks = self.asks.as_ref();
         if let Some(tell) = asks.and_then(|asks| asks.on_informational.as_ref()) {
-            tell(&message::keep(interim.status(), interim.headers(), &[]).to_interim());
+            let kept = message::keep(
+                interim.status(),
+                interim.headers(),
+                text,
+                &[],
+                &mut self.index,
+            );
+            tell(&kept.to_interim());
         }
         Ok(())
     }
@@ -304,13 +313,13 @@ impl Exchange {
         let (parts, stream) = response.into_parts();
         let session = Arc::clone(self.session());
         let admitted = self.heads.admit(&parts.headers, &session.limits);
-        admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        let text = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         session.shared.note_served();
         let status = parts.status;
         if self.switches && status.is_success() {
             self.stage = Stage::Switched(stream);
             return Ok(Answer {
-                head: message::keep(status, &parts.headers, &[]),
+                head: message::keep(status, &parts.headers, text, &[], &mut self.index),
                 body: AnswerBody::Switched,
                 trailers: None,
             });
@@ -335,13 +344,13 @@ impl Exchange {
         if let (Stage::Done, None) = (&self.stage, &self.ahead.second) {
             let data = self.ahead.first.take().unwrap_or_default();
             return Ok(Answer {
-                head: message::keep(status, &parts.headers, &data),
+                head: message::keep(status, &parts.headers, text, &data, &mut self.index),
                 body: AnswerBody::Kept,
                 trailers: self.trailers.take(),
             });
         }
         Ok(Answer {
-            head: message::keep(status, &parts.headers, &[]),
+            head: message::keep(status, &parts.headers, text, &[], &mut self.index),
             body: AnswerBody::Streaming,
             trailers: None,
         })
@@ -365,6 +374,10 @@ impl Exchange {
         let Stage::Body(stream) = &mut self.stage else {
             return;
         };
+        // An error that was met behind the data comes after it.
+        if self.late.is_some() {
+            return;
+        }
         if stream.is_end_stream() {
             return self.finish();
         }
@@ -578,6 +591,7 @@ impl Exchange {
                 sent: self.sent(),
                 end: session.shared.why_ended(),
                 is_tls: session.info.tls.is_some(),
+                head_begun: self.heads.has_interim() || session.shared.has_cut_head(self.stream),
             },
         );
         match failure.blame {
@@ -670,9 +684,11 @@ impl Exchange {
         }
         let mut timer = std::mem::take(&mut self.timer);
         timer.come_home(shared.home);
+        let index = std::mem::take(&mut self.index);
         // The handles of the stream go here.
         *self = Self {
             timer,
+            index,
             ..Self::default()
         };
         let traffic = shared.take_traffic();

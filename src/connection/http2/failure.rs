@@ -59,6 +59,8 @@ pub(super) struct Facts<'a> {
     /// Why the session ended, where we ended it.
     pub(super) end: Option<&'a End>,
     pub(super) is_tls: bool,
+    /// Some of the head had come, or of one before it.
+    pub(super) head_begun: bool,
 }
 
 /// Whether h2 has refused the empty body of a response that promised more.
@@ -100,7 +102,12 @@ pub(super) fn explain(error: &h2::Error, facts: &Facts<'_>) -> Failure {
     }
     if error.is_go_away() {
         let trouble = Trouble::BadSession(reason);
-        return facts.failure(ErrorKind::Protocol, trouble, None, Blame::Session);
+        // With this h2 ends a session that exceeds one of its limits, and with the others one that breaks a rule.
+        let kind = match reason {
+            Reason::ENHANCE_YOUR_CALM => ErrorKind::TooLarge,
+            _ => ErrorKind::Protocol,
+        };
+        return facts.failure(kind, trouble, None, Blame::Session);
     }
     match error.get_io() {
         Some(io) => facts.disconnected(io),
@@ -145,9 +152,8 @@ impl Facts<'_> {
     fn ended(&self, end: &End) -> Failure {
         let kind = match end {
             End::Cut => ErrorKind::ClientClosed,
-            End::NotHttp2 | End::SpeaksHttp1 { .. } | End::Flood(_) | End::EnablePush => {
-                ErrorKind::Protocol
-            }
+            End::NotHttp2 | End::SpeaksHttp1 { .. } | End::EnablePush => ErrorKind::Protocol,
+            End::Flood(_) => ErrorKind::TooLarge,
             End::NoSettings | End::NoPong { .. } => ErrorKind::Timeout,
         };
         Failure {
@@ -163,7 +169,7 @@ impl Facts<'_> {
             io.kind(),
             io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other
         );
-        let is_cut = self.at == Where::Body && is_end;
+        let is_cut = is_end && (self.at == Where::Body || self.head_begun);
         let kind = if self.is_tls && io.kind() == io::ErrorKind::InvalidData {
             ErrorKind::Tls
         } else if is_cut {
@@ -177,7 +183,7 @@ impl Facts<'_> {
             io.kind()
         };
         let trouble = match (is_cut, is_end) {
-            (true, _) => Trouble::CutShort,
+            (true, _) => Trouble::CutShort(self.at),
             (false, true) => Trouble::Closed,
             (false, false) => Trouble::Io(io.to_string()),
         };
@@ -194,7 +200,7 @@ enum Trouble {
     GoingAway(Reason),
     BadResponse(Reason),
     BadSession(Reason),
-    CutShort,
+    CutShort(Where),
     Closed,
     Io(String),
 }
@@ -215,12 +221,16 @@ impl fmt::Display for Trouble {
                 "a malformed HTTP/2 message, or one over a limit ({})",
                 Name(*reason)
             ),
+            Self::BadSession(Reason::ENHANCE_YOUR_CALM) => f.write_str(
+                "the server exceeded a limit of HTTP/2: on header lists, continuations, small or empty frames, or broken streams (ENHANCE_YOUR_CALM)",
+            ),
             Self::BadSession(reason) => write!(
                 f,
                 "the server broke the rules of HTTP/2 ({})",
                 Name(*reason)
             ),
-            Self::CutShort => f.write_str("the connection ended before the end of the body"),
+            Self::CutShort(Where::Body) => f.write_str("the connection ended before the end of the body"),
+            Self::CutShort(_) => f.write_str("the connection ended within the response head"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Io(text) => f.write_str(text),
         }

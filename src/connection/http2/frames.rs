@@ -53,6 +53,8 @@ pub(super) struct FrameWalk {
     /// Bytes of the payload that are still to pass.
     left: usize,
     in_settings: bool,
+    /// The frame that is passing, or was the last.
+    last: Option<FrameHead>,
 }
 
 impl FrameWalk {
@@ -102,10 +104,18 @@ impl FrameWalk {
             }
             let head = FrameHead::decode(self.partial);
             self.left = head.len;
+            self.last = Some(head);
             self.in_settings = head.kind == Kind::Settings && head.len > 0;
             see(Sight::Frame(head))?;
         }
         Ok(())
+    }
+}
+
+impl FrameWalk {
+    /// The frame that has begun to pass and is not complete.
+    pub(super) fn unfinished(&self) -> Option<FrameHead> {
+        self.last.filter(|_| self.left > 0)
     }
 }
 
@@ -139,7 +149,7 @@ impl FrameHead {
 }
 
 /// Bytes of a frame header.
-const FRAME_HEAD: usize = 9;
+pub(super) const FRAME_HEAD: usize = 9;
 
 /// Bytes of a parameter of SETTINGS.
 const SETTING: usize = 6;
@@ -205,6 +215,20 @@ mod tests {
         for at in 0..bytes.len() {
             assert_eq!(walk(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_is_known() {
+        let mut walk = FrameWalk::default();
+        let mut pass = |bytes: &[u8]| {
+            let passed: Result<(), ()> = walk.pass(bytes, |_| Ok(()));
+            passed.unwrap();
+            walk.unfinished().map(|frame| (frame.kind, frame.stream))
+        };
+        let bytes = frame(1, 4, 5, b"head");
+        assert_eq!(pass(&bytes[..8]), None, "its header is not complete");
+        assert_eq!(pass(&bytes[8..10]), Some((Kind::Headers, 5)));
+        assert_eq!(pass(&bytes[10..]), None);
     }
 
     #[test]

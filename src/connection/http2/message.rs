@@ -148,6 +148,8 @@ pub(super) enum Breach {
     OuterBlank,
     /// TE is for requests.
     Te,
+    /// Content-Length is no number.
+    ContentLength,
     /// There is no 101 in HTTP/2.
     SwitchingProtocols,
     TooManyInformational {
@@ -188,6 +190,9 @@ impl fmt::Display for Breach {
         match self {
             Self::OuterBlank => {
                 f.write_str("a field value begins or ends with a blank (RFC 9113 section 8.2.1)")
+            }
+            Self::ContentLength => {
+                f.write_str("content-length is not a number (RFC 9110 section 8.6)")
             }
             Self::Te => f.write_str("the field te in a response (RFC 9113 section 8.2.2)"),
             Self::SwitchingProtocols => {
@@ -236,7 +241,7 @@ impl HeadBudget {
         status: StatusCode,
         fields: &HeaderMap,
         limits: &Limits,
-    ) -> Result<(), Breach> {
+    ) -> Result<usize, Breach> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Breach::SwitchingProtocols);
         }
@@ -248,29 +253,37 @@ impl HeadBudget {
         self.admit(fields, limits)
     }
 
-    /// Takes in the final head.
-    pub(super) fn admit(&mut self, fields: &HeaderMap, limits: &Limits) -> Result<(), Breach> {
+    /// Takes in a head; answers the size of its fields.
+    pub(super) fn admit(&mut self, fields: &HeaderMap, limits: &Limits) -> Result<usize, Breach> {
+        let mut text = 0;
         if fields.len() > limits.max_head_fields {
             let limit = limits.max_head_fields;
             return Err(Breach::TooManyFields { limit });
         }
         for (name, value) in fields {
             check_value(value)?;
-            if *name == header::TE {
-                return Err(Breach::Te);
+            match *name {
+                header::TE => return Err(Breach::Te),
+                header::CONTENT_LENGTH if !is_number(value) => return Err(Breach::ContentLength),
+                _ => {}
             }
-            self.bytes += name.as_str().len() + value.len();
+            text += name.as_str().len() + value.len();
         }
+        self.bytes += text;
         if self.bytes > limits.max_head {
             let limit = limits.max_head;
             return Err(Breach::HeadTooLarge { limit });
         }
-        Ok(())
+        Ok(text)
     }
 
     pub(super) fn has_interim(&self) -> bool {
         self.interim > 0
     }
+}
+
+fn is_number(value: &HeaderValue) -> bool {
+    !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 fn check_value(value: &HeaderValue) -> Result<(), Breach> {
@@ -282,33 +295,35 @@ fn check_value(value: &HeaderValue) -> Result<(), Breach> {
     Ok(())
 }
 
-/// Copies fields and body into one exact allocation with an index (design D16): values of h2 would keep its buffers alive.
-pub(super) fn keep(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> ResponseHead {
-    let text: usize = fields
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
+/// Copies fields and body into one allocation with an index (design D16): values of h2 would keep its buffers alive. `text` is
+/// the size of all fields, which [`HeadBudget::admit`] has found out; `index` is memory that is used again.
+pub(super) fn keep(
+    status: StatusCode,
+    fields: &HeaderMap,
+    text: usize,
+    body: &[u8],
+    index: &mut Vec<u8>,
+) -> ResponseHead {
+    index.clear();
     let mut message = BytesMut::with_capacity(text + fields.len() * FieldAt::SIZE + body.len());
     for (name, value) in kept_fields(fields) {
+        let name_at = message.len();
         message.put_slice(name.as_str().as_bytes());
+        let value_at = message.len();
         message.put_slice(value.as_bytes());
+        let part = |start: usize, end: usize| {
+            // Limits::max_head is far below 4 GiB.
+            let len = u32::try_from(end - start).unwrap_or(u32::MAX);
+            (u32::try_from(start).unwrap_or(u32::MAX), len)
+        };
+        let entry = FieldAt {
+            name: part(name_at, value_at),
+            value: part(value_at, message.len()),
+        };
+        index.extend_from_slice(&entry.to_bytes());
     }
     let index_at = message.len();
-    let mut at = 0;
-    let mut part = |len: usize| {
-        // Limits::max_head is far below 4 GiB.
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let start = at;
-        at += len;
-        (start, len)
-    };
-    for (name, value) in kept_fields(fields) {
-        let entry = FieldAt {
-            name: part(name.as_str().len()),
-            value: part(value.len()),
-        };
-        message.put_slice(&entry.to_bytes());
-    }
+    message.put_slice(index);
     let body_at = message.len();
     message.put_slice(body);
     ResponseHead::new(status, Version::HTTP_2, message.freeze(), index_at, body_at)
@@ -508,10 +523,11 @@ mod tests {
         let limits = Limits::default().with_max_head(100).with_max_head_fields(3);
         let long = "x".repeat(100);
         for (fields, expected) in [
-            (map(&[("a", "b c"), ("a", "d")]), Ok(())),
+            (map(&[("a", "b c"), ("a", "d")]), Ok(6)),
             (map(&[("a", " b")]), Err(Breach::OuterBlank)),
             (map(&[("a", "b\t")]), Err(Breach::OuterBlank)),
             (map(&[("te", "trailers")]), Err(Breach::Te)),
+            (map(&[("content-length", "")]), Err(Breach::ContentLength)),
             (
                 map(&[("a", &long)]),
                 Err(Breach::HeadTooLarge { limit: 100 }),
@@ -535,8 +551,8 @@ mod tests {
         let forty = "x".repeat(40);
         let fields = map(&[("link", &forty)]);
         let early = StatusCode::EARLY_HINTS;
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(()));
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(()));
+        assert_eq!(budget.interim(early, &fields, &limits), Ok(44));
+        assert_eq!(budget.interim(early, &fields, &limits), Ok(44));
         let limit = Breach::HeadTooLarge { limit: 100 };
         assert_eq!(budget.admit(&map(&[("a", &forty)]), &limits), Err(limit));
         let mut budget = HeadBudget::default();
@@ -563,7 +579,7 @@ mod tests {
             ("b", ""),
             ("a", "2"),
         ]);
-        let head = keep(StatusCode::OK, &fields, b"body");
+        let head = keep(StatusCode::OK, &fields, 40, b"body", &mut Vec::new());
         assert_eq!(head.first("Content-Length"), Some(&b"4"[..]));
         assert_eq!(head.first("b"), Some(&b""[..]));
         let kept = head.to_map();

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::flood::FloodGuard;
-use super::frames::{END_STREAM, FrameHead, FrameWalk, Kind, Sight};
+use super::frames::{END_STREAM, FRAME_HEAD, FrameHead, FrameWalk, Kind, Sight};
 use super::shared::{End, News, Shared};
 use crate::socket::Socket;
 
@@ -59,24 +59,42 @@ impl SessionIo {
         }
     }
 
-    /// Reads into the buffer, and looks at what has come.
+    /// Reads into the buffer, and looks at what has come. The first bytes are held back until it is clear whether they are of
+    /// HTTP/2: h2 would take another protocol's for a frame.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() < READ {
-            self.buffer.reserve(READ);
-        }
-        let Poll::Ready(read) = poll_read_buf(&mut self.socket, &mut self.buffer, cx) else {
-            if self.shared.is_resting() {
-                self.buffer = BytesMut::new();
+        loop {
+            if self.buffer.capacity() - self.buffer.len() < READ {
+                self.buffer.reserve(READ);
             }
-            return Poll::Pending;
-        };
-        let read = read?;
-        if read > 0 {
+            let Poll::Ready(read) = poll_read_buf(&mut self.socket, &mut self.buffer, cx) else {
+                if self.shared.is_resting() && self.buffer.is_empty() {
+                    self.buffer = BytesMut::new();
+                }
+                return Poll::Pending;
+            };
+            let read = read?;
+            if read == 0 {
+                self.ended()?;
+                return Poll::Ready(Ok(self.buffer.len()));
+            }
             let now = Instant::now();
             self.shared.note_read(read as u64, now);
-            self.look(now)?;
+            if self.incoming.started || is_beginning_known(&self.buffer) {
+                self.look(now)?;
+                return Poll::Ready(Ok(self.buffer.len()));
+            }
         }
-        Poll::Ready(Ok(read))
+    }
+
+    /// The connection has ended. What it ended within may be somebody's.
+    fn ended(&mut self) -> io::Result<()> {
+        if !self.incoming.started && self.buffer.starts_with(HTTP1) {
+            return Err(self.shared.ends(End::speaks_http1(&self.buffer)));
+        }
+        if let Some(frame) = self.incoming.walk.unfinished() {
+            self.shared.cut_within(frame);
+        }
+        Ok(())
     }
 
     /// Everything in the buffer is new here: it was empty before it was filled.
@@ -87,7 +105,7 @@ impl SessionIo {
             incoming,
             ..
         } = self;
-        if !incoming.started && buffer.starts_with(b"HTTP/") {
+        if !incoming.started && buffer.starts_with(HTTP1) {
             return Err(shared.ends(End::speaks_http1(buffer)));
         }
         let Incoming {
@@ -168,6 +186,14 @@ impl SessionIo {
     }
 }
 
+/// Whether the first bytes tell what the peer speaks: a frame header, or the first line of HTTP/1.
+fn is_beginning_known(bytes: &[u8]) -> bool {
+    if bytes.starts_with(HTTP1) {
+        return bytes.len() >= FIRST_LINE || bytes.contains(&b'\n');
+    }
+    bytes.len() >= FRAME_HEAD
+}
+
 /// A session begins with the peer's settings (RFC 9113 section 3.4).
 fn is_first(frame: FrameHead) -> bool {
     frame.kind == Kind::Settings && !frame.is_ack() && frame.stream == 0
@@ -203,7 +229,7 @@ impl AsyncRead for SessionIo {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.buffer.is_empty() {
+        if this.buffer.is_empty() || !this.incoming.started {
             match this.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
@@ -261,6 +287,12 @@ impl AsyncWrite for SessionIo {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+/// What a response of HTTP/1 begins with.
+const HTTP1: &[u8] = b"HTTP/";
+
+/// So much of a first line is waited for.
+const FIRST_LINE: usize = 64;
 
 /// Bytes of `PRI * HTTP/2.0 ...`, which every client sends first (RFC 9113 section 3.4).
 const PREFACE: usize = 24;

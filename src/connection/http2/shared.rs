@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::flood::{Flood, MOST_IN_SPAN, MOST_WITHOUT_PROGRESS, SPAN};
+use super::frames::{FrameHead, Kind};
 use crate::connection::Tether;
 use crate::stats::CloseCause;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     written: AtomicU64,
     /// The last stream whose HEADERS were handed to the system.
     pub(super) headers_written: AtomicU32,
+    /// The stream in whose head the connection ended.
+    cut_head: AtomicU32,
     /// Exchanges that run.
     active: AtomicUsize,
     /// Responses that were delivered.
@@ -108,6 +111,7 @@ impl Shared {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             headers_written: AtomicU32::new(0),
+            cut_head: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             served: AtomicU64::new(0),
             interim: AtomicU32::new(0),
@@ -146,6 +150,18 @@ impl Shared {
     /// Whether bytes have come at all.
     pub(super) fn has_read(&self) -> bool {
         self.reads() > 0
+    }
+
+    /// The connection has ended within a frame.
+    pub(super) fn cut_within(&self, frame: FrameHead) {
+        if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+            self.cut_head.store(frame.stream, Ordering::Release);
+        }
+    }
+
+    /// Whether it ended within a head of this stream.
+    pub(super) fn has_cut_head(&self, stream: u32) -> bool {
+        self.cut_head.load(Ordering::Acquire) == stream
     }
 
     pub(super) fn note_written(&self, bytes: u64) {
