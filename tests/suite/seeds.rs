@@ -81,6 +81,11 @@ fn exchange() {
 }
 
 #[test]
+fn http2_exchange() {
+    replay("http2_exchange", 20);
+}
+
+#[test]
 fn request_head() {
     replay("request_head", 100);
 }

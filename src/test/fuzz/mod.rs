@@ -7,6 +7,7 @@
 mod chunked;
 mod exchange;
 mod framing;
+mod http2_exchange;
 mod request_head;
 mod response_head;
 mod url;
@@ -14,6 +15,7 @@ mod url;
 pub use chunked::chunked;
 pub use exchange::exchange;
 pub use framing::framing;
+pub use http2_exchange::http2_exchange;
 pub use request_head::request_head;
 pub use response_head::response_head;
 pub use url::url;
@@ -22,11 +24,12 @@ pub use url::url;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
     ("exchange", exchange),
+    ("http2_exchange", http2_exchange),
     ("request_head", request_head),
     ("url", url),
     ("pool_model", super::pool_model::run),
