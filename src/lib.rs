@@ -20,8 +20,8 @@
 //! - A connection is lent to one call at a time, and lent again only if its last exchange ended cleanly.
 //! - Every size, count and time that a peer controls has a named limit: see [`Limits`] and [`Timeouts`].
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
-//! - Nothing is sent twice but what may be: a request of which nothing was written, and an idempotent one, once, when a kept
-//!   connection closed without a byte of its response.
+//! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
+//!   and an idempotent one, once, when a kept connection closed without a byte of its response.
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Dropping a future
@@ -29,12 +29,12 @@
 //! Dropping a call that waits for a connection leaves the line; a dial that runs goes on and serves the next call. Dropping a
 //! call whose request is on its way closes that connection. A response body dropped half read is read to its end if that
 //! takes no more than [`Limits::max_drain`] and [`Limits::drain_timeout`], so that its connection can be used again; else it
-//! closes. Nothing leaks, and the next call works.
+//! closes. Over HTTP/2 either resets the stream, and the session goes on. Nothing leaks, and the next call works.
 //!
 //! # Features
 //!
-//! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
-//! can be serialised. `test-util`: `sockeye::test`, checks for test suites.
+//! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
+//! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;

@@ -22,6 +22,7 @@ use crate::url::Target;
 ///
 /// When it is dropped before its body was read, what is left of the body is read and thrown away if it is little and comes
 /// soon ([`Limits::max_drain`](crate::Limits), [`Limits::drain_timeout`](crate::Limits)); otherwise the connection closes.
+/// Over HTTP/2 the stream is reset, and the session goes on.
 ///
 /// ```no_run
 /// # async fn run() -> sockeye::Result<()> {

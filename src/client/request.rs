@@ -238,6 +238,9 @@ impl RequestBuilder {
     /// separated by commas, such as `websocket`. If it agrees, the response has status 101 and
     /// [`Response::upgrade`] gives the stream; otherwise it is an ordinary response. A 101 to anything else is an error.
     ///
+    /// It is asked over HTTP/1.1, on a connection of its own, unless HTTP/2 is forced (`http_versions`): then one protocol
+    /// is asked for by extended CONNECT (RFC 8441), and the response that agrees has status 200.
+    ///
     /// ```no_run
     /// # async fn run() -> sockeye::Result<()> {
     /// let client = sockeye::Client::new();
@@ -344,7 +347,7 @@ impl RequestBuilder {
     /// Fails with what is wrong in the request before a connection is used; with [`ErrorKind::Status`](crate::ErrorKind)
     /// for a status of 400 or more unless that is turned off; else with what happened on the way, see
     /// [`ErrorKind`](crate::ErrorKind). Dropping the future cancels the call: the connection closes, unless nothing was
-    /// written yet.
+    /// written yet; over HTTP/2 the stream is reset and the session goes on.
     #[expect(
         clippy::manual_async_fn,
         reason = "the signature promises that the future is Send and 'static"
