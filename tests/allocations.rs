@@ -1,4 +1,5 @@
-//! How many allocations a small call makes: at most three, its body included (design D16 and D17).
+//! How many allocations a small call makes: at most three, its body included (design D16 and D17), and over HTTP/2 one more
+//! than the framing layer makes by itself.
 //!
 //! A binary of its own, because the allocator that counts is there for all of it. It counts by thread, so that the
 //! server on its own thread stays out of the sum.
@@ -75,3 +76,122 @@ const CALLS: usize = 100;
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: Mon, 27 Jul 2026 12:28:53 GMT\r\n\
     server: test\r\ncontent-length: 5\r\n\r\nhello";
+
+/// HTTP/2 beside the same calls by the h2 crate alone, which is a floor and no client.
+#[cfg(feature = "http2")]
+mod http2 {
+    use std::net::SocketAddr;
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+    use h2::client::SendRequest;
+    use http::{HeaderMap, Request, Response, Uri, Version};
+    use sockeye::test::at_rest;
+    use sockeye::{Client, Http2Config, HttpVersions};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::CALLS;
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// Answers every request with the same small response, on a thread of its own.
+    fn server() -> SocketAddr {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                loop {
+                    let (tcp, _) = listener.accept().await.unwrap();
+                    tokio::spawn(serve(tcp));
+                }
+            });
+        });
+        told.recv().unwrap()
+    }
+
+    async fn serve(tcp: TcpStream) {
+        let mut connection = h2::server::handshake(tcp).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut response = Response::new(());
+            let fields = [("content-type", "text/plain"), ("content-length", "5")];
+            for (name, value) in fields {
+                response.headers_mut().append(name, value.parse().unwrap());
+            }
+            let mut body = respond.send_response(response, false).unwrap();
+            body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        }
+    }
+
+    async fn bare(send: &SendRequest<Bytes>, uri: &Uri) {
+        let mut send = send.clone().ready().await.unwrap();
+        let mut request = Request::new(());
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = uri.clone();
+        let mut fields = HeaderMap::with_capacity(2);
+        fields.insert("accept", http::HeaderValue::from_static("*/*"));
+        fields.insert("user-agent", http::HeaderValue::from_static("bare"));
+        *request.headers_mut() = fields;
+        let (response, _) = send.send_request(request, true).unwrap();
+        drop(send);
+        let mut body = response.await.unwrap().into_body();
+        let data = body.data().await.unwrap().unwrap();
+        assert_eq!(data, "hello");
+        body.flow_control().release_capacity(data.len()).unwrap();
+        assert!(body.data().await.is_none());
+    }
+
+    async fn ours(client: &Client, uri: &Uri) {
+        let response = client.get(uri).send().await.unwrap();
+        assert_eq!(response.header("content-type"), Some("text/plain"));
+        assert_eq!(response.bytes().await.unwrap(), "hello");
+    }
+
+    /// Allocations of one call, counted over many; those of a turn of the reaper are lost in the division.
+    fn each(mut calls: impl FnMut(usize)) -> u64 {
+        calls(10);
+        let mut counted = |count| allocation_counter::measure(|| calls(count)).count_total;
+        let (few, many) = (counted(10), counted(10 + CALLS));
+        many.saturating_sub(few) / CALLS as u64
+    }
+
+    #[test]
+    fn a_small_call_allocates_at_most_one_more_than_the_framing_layer() {
+        let uri: Uri = format!("http://{}/some/path", server()).parse().unwrap();
+        let runtime = runtime();
+        let send = runtime.block_on(async {
+            let tcp = TcpStream::connect(uri.authority().unwrap().as_str());
+            let (send, connection) = h2::client::handshake(tcp.await.unwrap()).await.unwrap();
+            tokio::spawn(connection);
+            send
+        });
+        let floor = each(|count| {
+            runtime.block_on(async {
+                for _ in 0..count {
+                    bare(&send, &uri).await;
+                }
+            });
+        });
+        let one = NonZeroUsize::new(1).unwrap();
+        let client = Client::builder()
+            .http_versions(HttpVersions::Http2PriorKnowledge)
+            .http2(Http2Config::default().with_max_sessions_per_origin(one))
+            .build()
+            .unwrap();
+        let ours = each(|count| {
+            runtime.block_on(async {
+                for _ in 0..count {
+                    ours(&client, &uri).await;
+                }
+            });
+        });
+        println!("{ours} allocations a call, {floor} of the framing layer alone");
+        assert!(floor > 1, "nothing was counted");
+        assert!(ours <= floor + 1, "{ours} against {floor}");
+        at_rest(&client);
+    }
+}
