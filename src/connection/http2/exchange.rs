@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -161,23 +161,19 @@ impl Exchange {
             self.stage = Stage::Unsettled(Box::new(encoded.request));
             return Ok(());
         }
-        self.open(
-            encoded.request,
-            length == BodyLength::None && !encoded.switches,
-        )?;
-        match self.upload.take_stream() {
-            Some(stream) if length != BodyLength::None => {
-                self.upload
-                    .begin(stream, body, encoded.length, encoded.expects_continue);
-            }
-            Some(stream) => self.upload.none(stream),
-            None => {}
+        if length == BodyLength::None {
+            let stream = self.open(encoded.request, !encoded.switches)?;
+            self.upload.none(stream);
+        } else {
+            let stream = self.open(encoded.request, false)?;
+            let held = encoded.expects_continue;
+            self.upload.begin(stream, body, encoded.length, held);
         }
         Ok(())
     }
 
     /// Opens the stream. The slot has made sure that the peer allows one more.
-    fn open(&mut self, request: Request<()>, end: bool) -> Result<()> {
+    fn open(&mut self, request: Request<()>, end: bool) -> Result<SendStream<Bytes>> {
         let session = self.session();
         let mut send = session.send.clone();
         // Ready at once: only a handle that has queued a request waits.
@@ -198,9 +194,8 @@ impl Exchange {
                 if self.stream == LAST_STREAMS {
                     self.shared().call(News::WORN);
                 }
-                self.upload.none(stream);
                 self.stage = Stage::Head(response);
-                Ok(())
+                Ok(stream)
             }
             Err(error) => Err(self.fail(error.into(), Where::Opening)),
         }
@@ -260,7 +255,9 @@ impl Exchange {
                 "the server does not take other protocols over HTTP/2 (SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441 section 3)",
             ));
         }
-        self.open(*request, false)
+        let stream = self.open(*request, false)?;
+        self.upload.none(stream);
+        Ok(())
     }
 
     fn poll_final_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
@@ -311,10 +308,10 @@ impl Exchange {
     /// Takes the head, with the body if all of it is there (design D3).
     fn answer(&mut self, cx: &mut Context<'_>, response: Response<RecvStream>) -> Result<Answer> {
         let (parts, stream) = response.into_parts();
-        let session = Arc::clone(self.session());
+        let session = &self.session.as_ref().expect(LENT).session;
+        session.shared.note_served();
         let admitted = self.heads.admit(&parts.headers, &session.limits);
         let text = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
-        session.shared.note_served();
         let status = parts.status;
         if self.switches && status.is_success() {
             self.stage = Stage::Switched(stream);
@@ -331,7 +328,8 @@ impl Exchange {
         let has_content = !self.is_head && !self.is_bare;
         self.left = message::content_length(&parts.headers).filter(|_| has_content);
         self.wait = None;
-        let is_over = stream.is_end_stream();
+        // One that says it has content is asked for that first.
+        let is_over = self.left.is_none_or(|left| left == 0) && stream.is_end_stream();
         self.stage = Stage::Body(stream);
         if is_over {
             self.finish();
@@ -371,15 +369,9 @@ impl Exchange {
 
     /// The slot is given back at the poll that yields the last byte, not at the one after (spec pool R-REL-4).
     fn find_end(&mut self, cx: &mut Context<'_>) {
-        let Stage::Body(stream) = &mut self.stage else {
-            return;
-        };
         // An error that was met behind the data comes after it.
-        if self.late.is_some() {
+        if self.late.is_some() || !matches!(self.stage, Stage::Body(_)) {
             return;
-        }
-        if stream.is_end_stream() {
-            return self.finish();
         }
         // A reader that is to get a large body in pieces need not look for its end at each of them.
         if self.left.is_some_and(|left| left > 0) {
@@ -448,10 +440,15 @@ impl Exchange {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(_)) if self.is_bare => return Poll::Ready(Err(Breach::Content.into())),
                 Some(Ok(data)) => {
-                    // The caller has it: the peer may send as much again. At the end nobody needs to be told.
-                    let _ = stream.flow_control().release_capacity(data.len());
                     if let Some(left) = &mut self.left {
                         *left = left.saturating_sub(data.len() as u64);
+                    }
+                    if stream.is_end_stream() {
+                        // Nobody needs to be told that the peer may send as much again.
+                        self.finish();
+                    } else {
+                        // The caller has it, so the peer may. An error shows in the next piece.
+                        let _ = stream.flow_control().release_capacity(data.len());
                     }
                     return Poll::Ready(Ok(Piece::Data(data)));
                 }
