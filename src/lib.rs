@@ -34,7 +34,7 @@
 //! # Features
 //!
 //! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
-//! can be serialised. `test-util`: `sockeye::test`, checks for test suites.
+//! can be serialised. `form` (default): queries and form bodies. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;

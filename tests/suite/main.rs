@@ -9,6 +9,8 @@ mod conformance;
 mod cuts;
 mod differential;
 mod exchange;
+#[cfg(feature = "form")]
+mod forms;
 mod interop;
 mod liveness;
 mod mixing;
