@@ -1,14 +1,15 @@
 //! The body of a request or a response: one type both ways.
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
-//! folder knows no pool. `collect.rs` reads a body to its end within a limit.
+//! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent again.
 
 mod collect;
+mod factory;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -18,13 +19,15 @@ use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
+use factory::{Factory, Making};
+
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
 
 /// The body of a request or of a response.
 ///
-/// A body made from bytes can be sent again when a connection turns out to be dead; one made from a stream can be sent
-/// once. It implements [`http_body::Body`].
+/// A body made from bytes or by a function can be sent again when a connection turns out to be dead; one made from a stream can
+/// be sent once. It implements [`http_body::Body`].
 ///
 /// ```
 /// use sockeye::Body;
@@ -44,6 +47,8 @@ enum Repr {
     Full(Bytes),
     /// The mutex is never locked: `get_mut` alone makes a stream that is only `Send` part of a `Sync` body.
     Source(Mutex<Box<dyn Source>>),
+    /// Made when it is sent.
+    Factory(Arc<dyn Factory>),
 }
 
 /// Where the frames of a body come from.
@@ -144,7 +149,7 @@ impl Body {
     pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Repr::Full(bytes) => Some(bytes),
-            Repr::Empty | Repr::Source(_) => None,
+            Repr::Empty | Repr::Source(_) | Repr::Factory(_) => None,
         }
     }
 
@@ -153,7 +158,7 @@ impl Body {
         match &self.0 {
             Repr::Empty => true,
             Repr::Full(bytes) => bytes.is_empty(),
-            Repr::Source(_) => false,
+            Repr::Source(_) | Repr::Factory(_) => false,
         }
     }
 
@@ -168,6 +173,7 @@ impl Body {
             Repr::Empty => Some(0),
             Repr::Full(bytes) => Some(bytes.len() as u64),
             Repr::Source(source) => source.lock().ok()?.left(),
+            Repr::Factory(factory) => factory.len(),
         }
     }
 
@@ -176,8 +182,11 @@ impl Body {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Repr::Factory(factory) = &self.0 {
+            *self = Self::from_source(Making::begin(factory));
+        }
         let frame = match &mut self.0 {
-            Repr::Empty => return Poll::Ready(None),
+            Repr::Empty | Repr::Factory(_) => return Poll::Ready(None),
             Repr::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
@@ -246,6 +255,7 @@ impl fmt::Debug for Body {
             Repr::Empty => f.write_str("Body::Empty"),
             Repr::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
             Repr::Source(_) => f.write_str("Body::Stream"),
+            Repr::Factory(_) => f.write_str("Body::Factory"),
         }
     }
 }

@@ -292,11 +292,7 @@ impl RequestBuilder {
             idempotent,
             max_body,
         } = &self.call;
-        let body = match body.as_bytes() {
-            Some(bytes) => Body::from(bytes.clone()),
-            None if body.is_replayable() => Body::empty(),
-            None => return None,
-        };
+        let body = body.try_clone()?;
         Some(Self {
             client: self.client.clone(),
             call: Call {

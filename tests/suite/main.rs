@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod bodies;
 mod conformance;
 mod cuts;
 mod differential;
