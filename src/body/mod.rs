@@ -1,10 +1,12 @@
 //! The body of a request or a response: one type both ways.
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
-//! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent again.
+//! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
+//! again, `file.rs` those of files.
 
 mod collect;
 mod factory;
+mod file;
 
 use std::fmt;
 use std::future::poll_fn;

@@ -1,12 +1,18 @@
-//! Request bodies that are made when they are sent: by a function.
+//! Request bodies that are made when they are sent: by a function, or of a file.
 
+use std::fs::File;
 use std::future::pending;
-use std::io;
+#[cfg(target_os = "linux")]
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sockeye::{Body, Client, ErrorKind, Phase, RequestBuilder, Sent, Timeouts};
+#[cfg(target_os = "linux")]
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::support::faults::Faults;
@@ -303,4 +309,237 @@ async fn a_call_that_is_dropped_anywhere_leaks_nothing() {
             }
         }
     }
+}
+
+// ---- files
+
+/// A file of the test's own, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, len: usize) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let mut file = BufWriter::new(File::create(&path).unwrap());
+        Pattern::default().write(len, &mut file);
+        file.flush().unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Bytes of which no two stretches are alike.
+#[derive(Default)]
+struct Pattern(u64);
+
+impl Pattern {
+    fn write(&mut self, len: usize, to: &mut impl Write) {
+        let mut left = len;
+        while left > 0 {
+            self.0 += 1;
+            let bytes = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            let count = left.min(bytes.len());
+            to.write_all(&bytes[..count]).unwrap();
+            left -= count;
+        }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Self::default().write(len, &mut bytes);
+        bytes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_sent_with_its_length() {
+    for len in [0, 10, 100_000, 3 * 1024 * 1024 + 7] {
+        let file = Scratch::new("sent", len);
+        let world = World::new();
+        world.buffer(50_000);
+        let client = world.client();
+        let request = client.post(URL).body(Body::file(&file.0));
+        assert!(request.try_clone().is_some());
+        let request = exchange(&world, request).await;
+        assert_eq!(request.field("content-length"), Some(&*len.to_string()));
+        assert!(request.body == Pattern::bytes(len), "{len}");
+        settle(&client, &world).await;
+    }
+}
+
+/// Each attempt opens the file anew and sends it from its first byte.
+#[tokio::test(start_paused = true)]
+async fn on_a_stale_connection_a_file_is_sent_again_whole() {
+    let len = 1_000_000;
+    let file = Scratch::new("stale", len);
+    let world = World::new();
+    world.buffer(50_000);
+    let client = world.client();
+    let before = tokio::spawn(client.get(URL).send());
+    let mut first = world.accept().await;
+    first.read_request().await;
+    first.write(ok("")).await;
+    before.await.unwrap().unwrap();
+
+    let call = tokio::spawn(client.put(URL).body(Body::file(&file.0)).send());
+    first.read_head().await.unwrap();
+    assert!(first.take(400_000).await.unwrap() == Pattern::bytes(400_000));
+    first.close();
+    let mut second = world.accept().await;
+    let request = second.read_request().await;
+    assert!(request.body == Pattern::bytes(len));
+    second.write(ok("")).await;
+    assert_eq!(call.await.unwrap().unwrap().attempts(), 2);
+    settle(&client, &world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_not_there_costs_no_connection() {
+    let world = World::new();
+    let client = world.client();
+    let error = client
+        .put(URL)
+        .body(Body::file("/no/such/file"))
+        .send()
+        .await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Body);
+    assert_eq!(error.io_kind(), Some(io::ErrorKind::NotFound));
+    assert_eq!(error.sent(), Sent::Nothing);
+    assert!(error.to_string().contains("/no/such/file"), "{error}");
+    settle(&client, &world).await;
+    exchange(&world, client.get(URL)).await;
+    assert_eq!(world.dials(), 1);
+    settle(&client, &world).await;
+}
+
+/// The connection closes before the last piece, so that the peer cannot take what it got for the file.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_while_it_is_sent_is_never_whole() {
+    for longer in [true, false] {
+        let len = 1_000_000;
+        let file = Scratch::new(if longer { "longer" } else { "shorter" }, len);
+        let world = World::new();
+        world.buffer(50_000);
+        let client = world.client();
+        let call = tokio::spawn(client.put(URL).body(Body::file(&file.0)).send());
+        let mut peer = world.accept().await;
+        peer.read_head().await.unwrap();
+        peer.take(1000).await.unwrap();
+        let change = File::options().append(true).open(&file.0).unwrap();
+        change
+            .set_len(if longer { len + 1 } else { len - 1 } as u64)
+            .unwrap();
+        let rest = peer.read_to_end().await;
+        assert!(rest.len() + 1000 < len, "{}", rest.len());
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Body, "{error}");
+        settle(&client, &world).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_of_a_file_that_is_dropped_anywhere_leaks_nothing() {
+    let file = Scratch::new("dropped", 300_000);
+    for polls in 0.. {
+        let world = World::new();
+        world.buffer(50_000);
+        world.serve(|request| ok(&request.body.len().to_string()));
+        let client = world.client();
+        let put = || client.put(URL).body(Body::file(&file.0)).send();
+        let done = within_polls(polls, put()).await.is_some();
+        let_others_run().await;
+        settle(&client, &world).await;
+        assert_eq!(put().await.unwrap().text().await.unwrap(), "300000");
+        settle(&client, &world).await;
+        if done {
+            break;
+        }
+    }
+}
+
+/// The resident memory of this process, in KiB.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "writes and sends a file of 1 GiB; run with the interop tests"]
+async fn interop_a_file_of_a_gibibyte_is_sent_in_constant_memory() {
+    const LEN: usize = 1 << 30;
+    // Tests that run beside it take some, too.
+    const MOST_KIB: u64 = 128 * 1024;
+
+    /// Hashes what is written to it.
+    #[derive(Debug, Default)]
+    struct Hashed(DefaultHasher);
+
+    impl Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let file = Scratch::new("gibibyte", LEN);
+    let mut expected = BufWriter::new(Hashed::default());
+    Pattern::default().write(LEN, &mut expected);
+    let expected = expected.into_inner().unwrap().0.finish();
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let before = resident();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        let (mut hash, mut read, mut most) = (Hashed::default(), 0, 0);
+        let mut in_body = false;
+        while read < LEN {
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "cut short at {read}");
+            let mut data = &buffer[..count];
+            if !in_body {
+                // The head comes in one read on loopback.
+                let end = data.windows(4).position(|window| window == b"\r\n\r\n");
+                data = &data[end.unwrap() + 4..];
+                in_body = true;
+            }
+            hash.write_all(data).unwrap();
+            if (read + data.len()) >> 20 != read >> 20 {
+                most = most.max(resident());
+            }
+            read += data.len();
+        }
+        stream.write_all(ok("").as_bytes()).await.unwrap();
+        (hash.0.finish(), most)
+    });
+    let client = Client::new();
+    client
+        .put(url)
+        .body(Body::file(&file.0))
+        .send()
+        .await
+        .unwrap();
+    let (hash, most) = server.await.unwrap();
+    assert_eq!(hash, expected);
+    assert!(
+        most < before + MOST_KIB,
+        "{before} KiB before, {most} in it"
+    );
+    sockeye::test::at_rest(&client);
 }
