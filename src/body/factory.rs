@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -23,6 +23,11 @@ pub(super) trait Factory: Send + Sync {
 
     /// Bytes of data that each one has, where that is known without making one.
     fn len(&self) -> Option<u64>;
+
+    /// Whether it can make more than one.
+    fn is_replayable(&self) -> bool {
+        true
+    }
 }
 
 impl Body {
@@ -83,9 +88,53 @@ impl Body {
         match &self.0 {
             Repr::Empty => Some(Self::empty()),
             Repr::Full(bytes) => Some(bytes.clone().into()),
-            Repr::Factory(factory) => Some(Self(Repr::Factory(Arc::clone(factory)))),
+            Repr::Factory(factory) => factory
+                .is_replayable()
+                .then(|| Self(Repr::Factory(Arc::clone(factory)))),
             Repr::Source(_) => None,
         }
+    }
+
+    /// The body, made if it has to be made.
+    pub(super) async fn ready(self) -> io::Result<Self> {
+        match self.made() {
+            Some(making) => making.await,
+            None => Ok(self),
+        }
+    }
+}
+
+/// What a factory makes its bodies of: a body that is copied each time, or one that is there once.
+pub(super) struct Stock {
+    body: Mutex<Option<Body>>,
+    len: Option<u64>,
+    replayable: bool,
+}
+
+impl Stock {
+    pub(super) fn new(body: Body) -> Self {
+        Self {
+            len: body.left(),
+            replayable: body.is_replayable(),
+            body: Mutex::new(Some(body)),
+        }
+    }
+
+    pub(super) fn next(&self) -> io::Result<Body> {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = match self.replayable {
+            true => body.as_ref().and_then(Body::try_clone),
+            false => body.take(),
+        };
+        next.ok_or_else(|| io::Error::other("a body that can be sent once was sent before"))
+    }
+
+    pub(super) fn len(&self) -> Option<u64> {
+        self.len
+    }
+
+    pub(super) fn is_replayable(&self) -> bool {
+        self.replayable
     }
 }
 

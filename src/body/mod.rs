@@ -2,11 +2,12 @@
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
-//! again, `file.rs` those of files.
+//! again, `file.rs` those of files; `progress.rs` watches one.
 
 mod collect;
 mod factory;
 mod file;
+mod progress;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -166,7 +167,11 @@ impl Body {
 
     /// Whether it can be sent a second time.
     pub(crate) fn is_replayable(&self) -> bool {
-        !matches!(self.0, Repr::Source(_))
+        match &self.0 {
+            Repr::Empty | Repr::Full(_) => true,
+            Repr::Source(_) => false,
+            Repr::Factory(factory) => factory.is_replayable(),
+        }
     }
 
     /// Bytes of data still to come, where that is known.
@@ -205,17 +210,22 @@ impl Body {
         Poll::Ready(frame)
     }
 
+    /// Whoever waited for a frame has stopped.
+    fn pause(&mut self) {
+        if let Repr::Source(source) = &mut self.0 {
+            if let Ok(source) = source.get_mut() {
+                source.pause();
+            }
+        }
+    }
+
     /// The next frame. Dropping the future loses nothing, and stops the clock of the read limit (ruling 18).
     pub(crate) async fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
         struct Waiting<'a>(&'a mut Body);
 
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
-                if let Repr::Source(source) = &mut self.0.0 {
-                    if let Ok(source) = source.get_mut() {
-                        source.pause();
-                    }
-                }
+                self.0.pause();
             }
         }
 

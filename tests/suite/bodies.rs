@@ -6,8 +6,8 @@ use std::future::pending;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sockeye::{Body, Client, ErrorKind, Phase, RequestBuilder, Sent, Timeouts};
@@ -459,6 +459,50 @@ async fn an_upload_of_a_file_that_is_dropped_anywhere_leaks_nothing() {
         if done {
             break;
         }
+    }
+}
+
+// ---- progress
+
+/// What a body is does not change because it is watched; an upload that begins anew is told from its beginning.
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_of_each_attempt() {
+    const LEN: usize = 300_000;
+    let file = Scratch::new("watched", LEN);
+    let bodies: [fn(&Path) -> Body; 2] = [|path| Body::file(path), |_| Pattern::bytes(LEN).into()];
+    for make in bodies {
+        let world = World::new();
+        world.buffer(10_000);
+        let client = world.client();
+        let before = tokio::spawn(client.get(URL).send());
+        let mut first = world.accept().await;
+        first.read_request().await;
+        first.write(ok("")).await;
+        before.await.unwrap().unwrap();
+
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let body = make(&file.0).with_progress(move |sent, total| {
+            assert_eq!(total, Some(LEN as u64));
+            tell.lock().unwrap().push(sent);
+        });
+        let call = tokio::spawn(client.put(URL).body(body).send());
+        first.read_head().await.unwrap();
+        first.take(100_000).await.unwrap();
+        let_others_run().await;
+        let before = std::mem::take(&mut *told.lock().unwrap());
+        let sent = before.last().copied().unwrap();
+        assert!((100_000..=200_000).contains(&sent), "{sent} told of 100000");
+        first.close();
+        let mut second = world.accept().await;
+        let request = second.read_request().await;
+        assert!(request.body == Pattern::bytes(LEN));
+        second.write(ok("")).await;
+        call.await.unwrap().unwrap();
+        let after = std::mem::take(&mut *told.lock().unwrap());
+        assert!(after.is_sorted() && after[0] <= 64 * 1024, "{after:?}");
+        assert_eq!(after.last(), Some(&(LEN as u64)));
+        settle(&client, &world).await;
     }
 }
 
