@@ -24,6 +24,12 @@ pub(super) trait Factory: Send + Sync {
     /// Bytes of data that each one has, where that is known without making one.
     fn len(&self) -> Option<u64>;
 
+    /// As [`len`](Self::len), where finding out takes a look at what the body will be made of.
+    fn measure(&self) -> BoxFuture<'static, io::Result<Option<u64>>> {
+        let len = self.len();
+        Box::pin(async move { Ok(len) })
+    }
+
     /// Whether it can make more than one.
     fn is_replayable(&self) -> bool {
         true
@@ -95,6 +101,18 @@ impl Body {
         }
     }
 
+    /// Bytes of data, where that can be known without making the body.
+    #[cfg_attr(
+        not(feature = "multipart"),
+        expect(dead_code, reason = "only forms ask")
+    )]
+    pub(super) async fn measured(&self) -> io::Result<Option<u64>> {
+        match (&self.0, self.left()) {
+            (Repr::Factory(factory), None) => factory.measure().await,
+            (_, left) => Ok(left),
+        }
+    }
+
     /// The body, made if it has to be made.
     pub(super) async fn ready(self) -> io::Result<Self> {
         match self.made() {
@@ -131,6 +149,18 @@ impl Stock {
 
     pub(super) fn len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// See [`Factory::measure`]; `None` of a body that is there once, which was taken.
+    pub(super) fn measure(&self) -> BoxFuture<'static, io::Result<Option<u64>>> {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        match body.as_ref().map(|body| &body.0) {
+            Some(Repr::Factory(factory)) => factory.measure(),
+            _ => {
+                let len = self.len;
+                Box::pin(async move { Ok(len) })
+            }
+        }
     }
 
     pub(super) fn is_replayable(&self) -> bool {
@@ -177,18 +207,23 @@ fn make(factory: Arc<dyn Factory>, nested: usize) -> BoxFuture<'static, io::Resu
 }
 
 /// The same body, certain to have `len` bytes or to fail.
-pub(super) fn hold(body: Body, len: u64) -> io::Result<Body> {
+fn hold(body: Body, len: u64) -> io::Result<Body> {
     match body.left() {
         Some(left) if left == len => Ok(body),
         Some(left) => Err(io::Error::other(format!(
             "a body of {len} bytes was announced, and one of {left} bytes was made"
         ))),
-        None => Ok(Body::from_source(Exact {
-            body,
-            len,
-            left: len,
-        })),
+        None => Ok(exact(body, len)),
     }
+}
+
+/// The same body, which fails before a byte too many, and at its end if one is missing.
+pub(super) fn exact(body: Body, len: u64) -> Body {
+    Body::from_source(Exact {
+        body,
+        len,
+        left: len,
+    })
 }
 
 /// A body that is made by the first poll.
@@ -241,7 +276,7 @@ impl Source for Exact {
             Some(Ok(frame)) => {
                 let more = frame.data_ref().map_or(0, Bytes::len) as u64;
                 let Some(after) = left.checked_sub(more) else {
-                    return broken(format!("the body has more than the {len} bytes announced"));
+                    return broken(format!("the body has more bytes than the {len} announced"));
                 };
                 self.left = after;
             }
@@ -268,8 +303,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use crate::body::StreamSource;
-
     /// A stream that does not say how long it is.
     struct Letters(&'static [&'static str]);
 
@@ -287,10 +320,7 @@ mod tests {
     }
 
     fn letters(pieces: &'static [&'static str]) -> Body {
-        Body::from_source(StreamSource {
-            stream: Box::pin(Letters(pieces)),
-            left: None,
-        })
+        Body::stream(Letters(pieces))
     }
 
     async fn text(body: Body) -> Result<String, String> {
@@ -333,7 +363,7 @@ mod tests {
         check(0, || letters(&[]), Ok("")).await;
         check(5, || "abcde".into(), Ok("abcde")).await;
         check(6, || letters(PIECES), Err("1 bytes short of the 6")).await;
-        check(4, || letters(PIECES), Err("more than the 4 bytes")).await;
+        check(4, || letters(PIECES), Err("more bytes than the 4")).await;
         check(4, || "abcde".into(), Err("one of 5 bytes was made")).await;
         check(4, Body::empty, Err("one of 0 bytes was made")).await;
     }

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 use std::fmt::Display;
-use std::fs::{File, metadata};
+use std::fs::{File, Metadata, metadata};
 use std::future::Future;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -69,6 +69,17 @@ impl Factory for Named {
 
     fn len(&self) -> Option<u64> {
         None
+    }
+
+    fn measure(&self) -> BoxFuture<'static, io::Result<Option<u64>>> {
+        let path = Arc::clone(&self.0);
+        Box::pin(async move {
+            let measured = Arc::clone(&path);
+            Job::new(move || Ok(about(&measured)?.len()))
+                .await
+                .map(Some)
+                .map_err(|error| named(&path, error.kind(), &error))
+        })
     }
 }
 
@@ -151,17 +162,23 @@ impl<T> Drop for Job<T> {
 /// Opens a file; gives its first piece and its length.
 fn open(path: &Path) -> io::Result<(Bytes, File, u64)> {
     // To open a pipe would wait for whoever writes into it.
-    let about = metadata(path)?;
-    if !about.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "this is no regular file",
-        ));
-    }
+    about(path)?;
     let file = File::open(path)?;
     let len = file.metadata()?.len();
     let (piece, file) = read(file, len)?;
     Ok((piece, file, len))
+}
+
+/// What the system says of a regular file.
+fn about(path: &Path) -> io::Result<Metadata> {
+    let about = metadata(path)?;
+    match about.is_file() {
+        true => Ok(about),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "this is no regular file",
+        )),
+    }
 }
 
 /// Reads the next piece of a file of which `left` bytes are still to come.

@@ -2,11 +2,14 @@
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
-//! again, `file.rs` those of files; `progress.rs` watches one.
+//! again, `file.rs` those of files; `progress.rs` watches one. `multipart.rs` puts
+//! several into a form.
 
 mod collect;
 mod factory;
 mod file;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod progress;
 
 use std::fmt;
@@ -22,10 +25,12 @@ use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
-use factory::{Factory, Making};
+use factory::{Factory, Making, exact};
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
+#[cfg(feature = "multipart")]
+pub use multipart::{Multipart, Part};
 
 /// The body of a request or of a response.
 ///
@@ -92,10 +97,7 @@ impl Body {
         B: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self::from_source(StreamSource {
-            stream: Box::pin(stream),
-            left: None,
-        })
+        Self::from_source(StreamSource(Box::pin(stream)))
     }
 
     /// A stream of exactly `len` bytes. One byte more or less ends the call with [`ErrorKind::Body`], and no byte beyond
@@ -106,10 +108,7 @@ impl Body {
         B: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self::from_source(StreamSource {
-            stream: Box::pin(stream),
-            left: Some(len),
-        })
+        exact(Self::stream(stream), len)
     }
 
     /// Any body of the `http_body` kind. Its exact size, if it knows that, becomes the content length, which it is held to; else
@@ -344,10 +343,7 @@ fn body_error(cause: BoxError) -> Error {
 }
 
 /// A stream of the user's.
-struct StreamSource<S> {
-    stream: Pin<Box<S>>,
-    left: Option<u64>,
-}
+struct StreamSource<S>(Pin<Box<S>>);
 
 impl<S, B, E> Source for StreamSource<S>
 where
@@ -356,21 +352,15 @@ where
     E: Into<BoxError>,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+        let item = std::task::ready!(self.0.as_mut().poll_next(cx));
         Poll::Ready(item.map(|item| match item {
-            Ok(bytes) => {
-                let bytes = bytes.into();
-                if let Some(left) = &mut self.left {
-                    *left = left.saturating_sub(bytes.len() as u64);
-                }
-                Ok(Frame::data(bytes))
-            }
+            Ok(bytes) => Ok(Frame::data(bytes.into())),
             Err(error) => Err(body_error(error.into())),
         }))
     }
 
     fn left(&self) -> Option<u64> {
-        self.left
+        None
     }
 }
 

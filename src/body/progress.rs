@@ -58,6 +58,10 @@ impl Factory for Watched {
         self.stock.len()
     }
 
+    fn measure(&self) -> BoxFuture<'static, io::Result<Option<u64>>> {
+        self.stock.measure()
+    }
+
     fn is_replayable(&self) -> bool {
         self.stock.is_replayable()
     }

@@ -371,11 +371,20 @@ impl RequestBuilder {
                 .or_insert(*credentials);
         }
         if let Some(content_type) = self.content_type.take() {
-            self.call
+            let parts = content_type.as_bytes().starts_with(b"multipart/");
+            let own = self
+                .call
                 .head
                 .headers
                 .entry(header::CONTENT_TYPE)
-                .or_insert(content_type);
+                .or_insert_with(|| content_type.clone());
+            if parts && *own != content_type {
+                let mistake = Error::invalid(
+                    "multipart: a content-type is set, which cannot name the boundary between the parts; leave it out",
+                );
+                let head = &self.call.head;
+                return Err(mistake.on_call(head.target.origin(), &head.method, 0, false));
+            }
         }
         Ok(())
     }
@@ -386,7 +395,7 @@ impl RequestBuilder {
 
     /// For the files of features, which add a body and report a mistake of their own.
     #[cfg_attr(
-        not(any(feature = "json", feature = "form")),
+        not(any(feature = "json", feature = "form", feature = "multipart")),
         expect(dead_code, reason = "only features use it")
     )]
     pub(super) fn with_body(mut self, body: Result<Body>, content_type: HeaderValue) -> Self {

@@ -15,6 +15,8 @@ mod forms;
 mod interop;
 mod liveness;
 mod mixing;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod network;
 mod pool;
 mod runtimes;

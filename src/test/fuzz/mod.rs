@@ -7,6 +7,8 @@
 mod chunked;
 mod exchange;
 mod framing;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod request_head;
 mod response_head;
 mod url;
@@ -14,6 +16,8 @@ mod url;
 pub use chunked::chunked;
 pub use exchange::exchange;
 pub use framing::framing;
+#[cfg(feature = "multipart")]
+pub use multipart::multipart;
 pub use request_head::request_head;
 pub use response_head::response_head;
 pub use url::url;
@@ -21,14 +25,16 @@ pub use url::url;
 /// What a target is: it takes any bytes, and panics.
 pub type Target = fn(&[u8]);
 
-/// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+/// Every target of this build by the name of its folder of seeds.
+pub const TARGETS: &[(&str, Target)] = &[
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
     ("exchange", exchange),
     ("request_head", request_head),
     ("url", url),
+    #[cfg(feature = "multipart")]
+    ("multipart", multipart),
     ("pool_model", super::pool_model::run),
 ];
 
