@@ -34,7 +34,8 @@
 //! # Features
 //!
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
-//! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `test-util`: `sockeye::test`, checks for test suites.
+//! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
+//! multipart forms. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;
@@ -54,6 +55,8 @@ pub mod test;
 mod url;
 
 pub use body::{Body, Collected};
+#[cfg(feature = "multipart")]
+pub use body::{Multipart, Part};
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
 pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;

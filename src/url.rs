@@ -165,6 +165,34 @@ impl Target {
         self.https == other.https && self.port == other.port && self.host() == other.host()
     }
 
+    /// Adds `name=value` pairs behind the query; the rest of the URL stays as it is. They pass the check that the query of
+    /// a text passes.
+    pub(crate) fn append_query(&mut self, pairs: &str) -> Result<(), UrlError> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let path = self.path_and_query();
+        let between = match self.uri.query() {
+            None => "?",
+            Some(query) if query.is_empty() || query.ends_with('&') => "",
+            Some(_) => "&",
+        };
+        let longer = format!("{path}{between}{pairs}");
+        let (_, end) = check_tail(&longer)?;
+        refuse(end != longer.len(), Rule::Character(Part::Query, end, '#'))?;
+        *self = self.with_path_and_query(longer)?;
+        Ok(())
+    }
+
+    /// The same origin with another path and query, which were checked; only their length was not.
+    fn with_path_and_query(&self, text: String) -> Result<Self, UrlError> {
+        check_length(scheme_text(self.https).len() + 3 + self.authority().len() + text.len())?;
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(text).map_err(|_| Rule::Unsupported)?);
+        let uri = Uri::from_parts(parts).map_err(|_| Rule::Unsupported)?;
+        Ok(Self { uri, ..*self })
+    }
+
     /// Host and port as the URI has them.
     fn authority(&self) -> &str {
         self.uri.authority().map_or("", |found| found.as_str())
@@ -187,12 +215,7 @@ impl Target {
         };
         let reference = reference.get(..end).unwrap_or(reference);
         let reference = reference.strip_prefix('/').unwrap_or(reference);
-        let joined = format!("{base}{slash}{reference}");
-        check_length(scheme_text(self.https).len() + 3 + self.authority().len() + joined.len())?;
-        let mut parts = self.uri.clone().into_parts();
-        parts.path_and_query = Some(PathAndQuery::try_from(joined).map_err(|_| Rule::Unsupported)?);
-        let uri = Uri::from_parts(parts).map_err(|_| Rule::Unsupported)?;
-        Ok(Self { uri, ..*self })
+        self.with_path_and_query(format!("{base}{slash}{reference}"))
     }
 }
 

@@ -1,14 +1,21 @@
 //! The body of a request or a response: one type both ways.
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
-//! folder knows no pool. `collect.rs` reads a body to its end within a limit.
+//! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
+//! again, `file.rs` those of files; `progress.rs` watches one. `multipart.rs` puts
+//! several into a form.
 
 mod collect;
+mod factory;
+mod file;
+#[cfg(feature = "multipart")]
+mod multipart;
+mod progress;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -18,13 +25,17 @@ use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
+use factory::{Factory, Making, exact};
+
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
+#[cfg(feature = "multipart")]
+pub use multipart::{Multipart, Part};
 
 /// The body of a request or of a response.
 ///
-/// A body made from bytes can be sent again when a connection turns out to be dead; one made from a stream can be sent
-/// once. It implements [`http_body::Body`].
+/// A body made from bytes or by a function can be sent again when a connection turns out to be dead; one made from a stream can
+/// be sent once. It implements [`http_body::Body`].
 ///
 /// ```
 /// use sockeye::Body;
@@ -44,6 +55,8 @@ enum Repr {
     Full(Bytes),
     /// The mutex is never locked: `get_mut` alone makes a stream that is only `Send` part of a `Sync` body.
     Source(Mutex<Box<dyn Source>>),
+    /// Made when it is sent.
+    Factory(Arc<dyn Factory>),
 }
 
 /// Where the frames of a body come from.
@@ -84,10 +97,7 @@ impl Body {
         B: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self::from_source(StreamSource {
-            stream: Box::pin(stream),
-            left: None,
-        })
+        Self::from_source(StreamSource(Box::pin(stream)))
     }
 
     /// A stream of exactly `len` bytes. One byte more or less ends the call with [`ErrorKind::Body`], and no byte beyond
@@ -98,10 +108,7 @@ impl Body {
         B: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Self::from_source(StreamSource {
-            stream: Box::pin(stream),
-            left: Some(len),
-        })
+        exact(Self::stream(stream), len)
     }
 
     /// Any body of the `http_body` kind. Its exact size, if it knows that, becomes the content length, which it is held to; else
@@ -144,7 +151,7 @@ impl Body {
     pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Repr::Full(bytes) => Some(bytes),
-            Repr::Empty | Repr::Source(_) => None,
+            Repr::Empty | Repr::Source(_) | Repr::Factory(_) => None,
         }
     }
 
@@ -153,13 +160,17 @@ impl Body {
         match &self.0 {
             Repr::Empty => true,
             Repr::Full(bytes) => bytes.is_empty(),
-            Repr::Source(_) => false,
+            Repr::Source(_) | Repr::Factory(_) => false,
         }
     }
 
     /// Whether it can be sent a second time.
     pub(crate) fn is_replayable(&self) -> bool {
-        !matches!(self.0, Repr::Source(_))
+        match &self.0 {
+            Repr::Empty | Repr::Full(_) => true,
+            Repr::Source(_) => false,
+            Repr::Factory(factory) => factory.is_replayable(),
+        }
     }
 
     /// Bytes of data still to come, where that is known.
@@ -168,6 +179,7 @@ impl Body {
             Repr::Empty => Some(0),
             Repr::Full(bytes) => Some(bytes.len() as u64),
             Repr::Source(source) => source.lock().ok()?.left(),
+            Repr::Factory(factory) => factory.len(),
         }
     }
 
@@ -176,8 +188,11 @@ impl Body {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Repr::Factory(factory) = &self.0 {
+            *self = Self::from_source(Making::begin(factory));
+        }
         let frame = match &mut self.0 {
-            Repr::Empty => return Poll::Ready(None),
+            Repr::Empty | Repr::Factory(_) => return Poll::Ready(None),
             Repr::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
@@ -194,17 +209,22 @@ impl Body {
         Poll::Ready(frame)
     }
 
+    /// Whoever waited for a frame has stopped.
+    fn pause(&mut self) {
+        if let Repr::Source(source) = &mut self.0 {
+            if let Ok(source) = source.get_mut() {
+                source.pause();
+            }
+        }
+    }
+
     /// The next frame. Dropping the future loses nothing, and stops the clock of the read limit (ruling 18).
     pub(crate) async fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
         struct Waiting<'a>(&'a mut Body);
 
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
-                if let Repr::Source(source) = &mut self.0.0 {
-                    if let Ok(source) = source.get_mut() {
-                        source.pause();
-                    }
-                }
+                self.0.pause();
             }
         }
 
@@ -246,6 +266,7 @@ impl fmt::Debug for Body {
             Repr::Empty => f.write_str("Body::Empty"),
             Repr::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
             Repr::Source(_) => f.write_str("Body::Stream"),
+            Repr::Factory(_) => f.write_str("Body::Factory"),
         }
     }
 }
@@ -322,10 +343,7 @@ fn body_error(cause: BoxError) -> Error {
 }
 
 /// A stream of the user's.
-struct StreamSource<S> {
-    stream: Pin<Box<S>>,
-    left: Option<u64>,
-}
+struct StreamSource<S>(Pin<Box<S>>);
 
 impl<S, B, E> Source for StreamSource<S>
 where
@@ -334,21 +352,15 @@ where
     E: Into<BoxError>,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+        let item = std::task::ready!(self.0.as_mut().poll_next(cx));
         Poll::Ready(item.map(|item| match item {
-            Ok(bytes) => {
-                let bytes = bytes.into();
-                if let Some(left) = &mut self.left {
-                    *left = left.saturating_sub(bytes.len() as u64);
-                }
-                Ok(Frame::data(bytes))
-            }
+            Ok(bytes) => Ok(Frame::data(bytes.into())),
             Err(error) => Err(body_error(error.into())),
         }))
     }
 
     fn left(&self) -> Option<u64> {
-        self.left
+        None
     }
 }
 

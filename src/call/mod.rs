@@ -11,16 +11,17 @@
 mod replay;
 mod versions;
 
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use http::{Extensions, StatusCode};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
 use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
-use crate::error::{Error, Result};
+use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
 use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
@@ -125,8 +126,11 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
             hop.host.note_http1_required();
             hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
         }
+        // One that can be sent again was lent or made anew; the call has it still.
         if let Some(body) = failed.unpolled.take() {
-            hop.call.body = body;
+            if !hop.replay.is_replayable() {
+                hop.call.body = body;
+            }
         }
         before = Some(failed);
     }
@@ -153,13 +157,19 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     };
     let (mut lease, ready) = lent.map_err(Failed::before_exchange)?;
     let call = &mut *hop.call;
+    let (mut made, mut sending) = (None, ready);
+    if let Some(making) = call.body.made() {
+        let making = Box::pin(make_body(making, &hop.deadline));
+        made = Some(making.await.map_err(Failed::before_exchange)?);
+        sending = Instant::now();
+    }
     let answer = lease
         .exchange(
             &call.head,
             &hop.engine.defaults,
-            &mut call.body,
+            made.as_mut().unwrap_or(&mut call.body),
             &hop.deadline,
-            ready,
+            sending,
         )
         .await?;
     if answer.head.status == StatusCode::EXPECTATION_FAILED {
@@ -210,6 +220,22 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
 fn over_http1(engine: &Engine, call: &Call, runtime: &Handle) -> Arc<Host> {
     let target = &call.head.target;
     engine.pool.host(target, HttpVersions::Http1, runtime)
+}
+
+/// Waits for a body that is made for this try, within the limits that no step has of its own.
+async fn make_body(
+    making: BoxFuture<'static, io::Result<Body>>,
+    deadline: &Deadline<'_>,
+) -> Result<Body> {
+    let made = match deadline.next(Phase::Prepare, None) {
+        Some(limit) => timeout_at(limit.at, making)
+            .await
+            .map_err(|_| Error::timeout(limit.expired, Sent::Nothing))?,
+        None => making.await,
+    };
+    made.map_err(|error| {
+        Error::new(ErrorKind::Body, Some(Phase::Prepare), Sent::Nothing).because(error)
+    })
 }
 
 /// Counts a call exactly once, as a response, as a failure or, when it is dropped without either, as cancelled.

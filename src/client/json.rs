@@ -1,5 +1,6 @@
 //! JSON both ways: requests, responses and the bodies of error statuses.
 
+use http::HeaderValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -9,7 +10,7 @@ use crate::error::{Error, ErrorKind, Phase, Result, Sent, StatusError};
 use crate::response::Response;
 
 impl RequestBuilder {
-    /// Sends `value` as JSON, with `content-type: application/json` unless one is set. A value that JSON cannot express is
+    /// Sends `value` as JSON, with `content-type: application/json` unless one is set on the request. A value that JSON cannot express is
     /// reported by `send`.
     ///
     /// ```no_run
@@ -22,7 +23,7 @@ impl RequestBuilder {
         let body = serde_json::to_vec(value)
             .map(Body::from)
             .map_err(|error| Error::invalid(format!("json: {error}")));
-        self.with_body(body, "application/json")
+        self.with_body(body, HeaderValue::from_static("application/json"))
     }
 }
 

@@ -3,11 +3,15 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - one file a feature: `json`
+//! - one file a feature: `json`, `form`, `multipart`
 
 mod builder;
+#[cfg(feature = "form")]
+mod form;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod request;
 mod status;
 mod status_error;

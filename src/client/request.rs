@@ -37,6 +37,8 @@ pub struct RequestBuilder {
     call: Call,
     /// The URL's userinfo, unless `authorization` is set.
     userinfo: Option<Box<HeaderValue>>,
+    /// The type of the body given last, unless `content-type` is set.
+    content_type: Option<HeaderValue>,
     error_for_status: Option<bool>,
     extensions: Extensions,
     /// The first mistake; with a URL that cannot be parsed, the target leads nowhere.
@@ -77,6 +79,7 @@ impl RequestBuilder {
                 max_body,
             },
             userinfo,
+            content_type: None,
             error_for_status: None,
             extensions: Extensions::new(),
             mistake,
@@ -183,9 +186,11 @@ impl RequestBuilder {
         self
     }
 
-    /// The body; the last one given wins. A body of bytes is sent with its length, a stream in chunks.
+    /// The body; the last one given wins. A body of bytes is sent with its length, a stream in chunks. Says nothing of the
+    /// content type, and takes back what an earlier body said of it.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.call.body = body.into();
+        self.content_type = None;
         self
     }
 
@@ -301,11 +306,7 @@ impl RequestBuilder {
             idempotent,
             max_body,
         } = &self.call;
-        let body = match body.as_bytes() {
-            Some(bytes) => Body::from(bytes.clone()),
-            None if body.is_replayable() => Body::empty(),
-            None => return None,
-        };
+        let body = body.try_clone()?;
         Some(Self {
             client: self.client.clone(),
             call: Call {
@@ -317,6 +318,7 @@ impl RequestBuilder {
                 max_body: *max_body,
             },
             userinfo: self.userinfo.clone(),
+            content_type: self.content_type.clone(),
             error_for_status: self.error_for_status,
             extensions: self.extensions.clone(),
             mistake: self.mistake.clone(),
@@ -384,31 +386,57 @@ impl RequestBuilder {
                 .entry(header::AUTHORIZATION)
                 .or_insert(*credentials);
         }
+        if let Some(content_type) = self.content_type.take() {
+            let parts = content_type.as_bytes().starts_with(b"multipart/");
+            let own = self
+                .call
+                .head
+                .headers
+                .entry(header::CONTENT_TYPE)
+                .or_insert_with(|| content_type.clone());
+            if parts && *own != content_type {
+                let mistake = Error::invalid(
+                    "multipart: a content-type is set, which cannot name the boundary between the parts; leave it out",
+                );
+                let head = &self.call.head;
+                return Err(mistake.on_call(head.target.origin(), &head.method, 0, false));
+            }
+        }
         Ok(())
     }
 
-    fn note(&mut self, mistake: Error) {
+    pub(super) fn note(&mut self, mistake: Error) {
         self.mistake.get_or_insert(mistake);
     }
 
     /// For the files of features, which add a body and report a mistake of their own.
     #[cfg_attr(
-        not(feature = "json"),
+        not(any(feature = "json", feature = "form", feature = "multipart")),
         expect(dead_code, reason = "only features use it")
     )]
-    pub(super) fn with_body(mut self, body: Result<Body>, content_type: &'static str) -> Self {
+    pub(super) fn with_body(mut self, body: Result<Body>, content_type: HeaderValue) -> Self {
         match body {
             Ok(body) => {
                 self.call.body = body;
-                self.call
-                    .head
-                    .headers
-                    .entry(header::CONTENT_TYPE)
-                    .or_insert(HeaderValue::from_static(content_type));
+                self.content_type = Some(content_type);
             }
             Err(error) => self.note(error),
         }
         self
+    }
+
+    /// For the file that adds to the query of the URL.
+    #[cfg_attr(
+        not(feature = "form"),
+        expect(dead_code, reason = "only a feature uses it")
+    )]
+    pub(super) fn append_query(&mut self, pairs: &str) -> Result<()> {
+        let target = &mut self.call.head.target;
+        // A URL that could not be parsed is a mistake that is noted already.
+        if target.is_nowhere() {
+            return Ok(());
+        }
+        target.append_query(pairs).map_err(Error::invalid_request)
     }
 }
 

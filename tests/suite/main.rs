@@ -5,15 +5,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod bodies;
 mod conformance;
 mod cuts;
 mod differential;
 mod exchange;
+#[cfg(feature = "form")]
+mod forms;
 mod interop;
 #[cfg(all(feature = "http2", feature = "tls"))]
 mod interop_http2;
 mod liveness;
 mod mixing;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod network;
 mod pool;
 mod runtimes;

@@ -8,6 +8,8 @@ mod chunked;
 mod exchange;
 mod framing;
 mod http2_exchange;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod request_head;
 mod response_head;
 mod url;
@@ -16,6 +18,8 @@ pub use chunked::chunked;
 pub use exchange::exchange;
 pub use framing::framing;
 pub use http2_exchange::http2_exchange;
+#[cfg(feature = "multipart")]
+pub use multipart::multipart;
 pub use request_head::request_head;
 pub use response_head::response_head;
 pub use url::url;
@@ -23,8 +27,8 @@ pub use url::url;
 /// What a target is: it takes any bytes, and panics.
 pub type Target = fn(&[u8]);
 
-/// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 8] = [
+/// Every target of this build by the name of its folder of seeds.
+pub const TARGETS: &[(&str, Target)] = &[
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
@@ -32,6 +36,8 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("http2_exchange", http2_exchange),
     ("request_head", request_head),
     ("url", url),
+    #[cfg(feature = "multipart")]
+    ("multipart", multipart),
     ("pool_model", super::pool_model::run),
 ];
 
