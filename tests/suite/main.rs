@@ -12,6 +12,8 @@ mod differential;
 mod exchange;
 #[cfg(feature = "form")]
 mod forms;
+#[cfg(feature = "http2")]
+mod http2;
 mod interop;
 #[cfg(all(feature = "http2", feature = "tls"))]
 mod interop_http2;

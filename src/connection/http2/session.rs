@@ -252,6 +252,8 @@ impl Driver {
         }
         if news & News::SETTINGS != 0 {
             self.shared.settle();
+            // They are waited for no longer; what else there is to look at is planned anew.
+            self.check_at = None;
             let allowed = self.connection.max_concurrent_send_streams();
             let most = self.config.max_streams_per_session.get();
             self.tell(SessionChange::MaxStreams(allowed.min(most)));

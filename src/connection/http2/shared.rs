@@ -161,7 +161,7 @@ impl Shared {
 
     /// Whether it ended within a head of this stream.
     pub(super) fn has_cut_head(&self, stream: u32) -> bool {
-        self.cut_head.load(Ordering::Acquire) == stream
+        stream > 0 && self.cut_head.load(Ordering::Acquire) == stream
     }
 
     pub(super) fn note_written(&self, bytes: u64) {

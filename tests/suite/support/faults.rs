@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -20,6 +20,8 @@ pub(crate) struct Faults {
     pub(crate) break_after_writing: Option<usize>,
     /// No write takes more than this.
     pub(crate) largest_write: Option<usize>,
+    /// No read gives more than this, and between two reads there is nothing: as if each piece came by itself.
+    pub(crate) largest_read: Option<usize>,
 }
 
 /// The client's end of an in-memory connection.
@@ -29,6 +31,9 @@ pub(crate) struct Wire {
     read: usize,
     written: usize,
     open: Arc<AtomicUsize>,
+    /// Whether the peer's end of the connection is a reset.
+    reset: Arc<AtomicBool>,
+    hesitates: bool,
 }
 
 impl Wire {
@@ -41,7 +46,28 @@ impl Wire {
             read: 0,
             written: 0,
             open,
+            reset: Arc::default(),
+            hesitates: false,
         }
+    }
+
+    /// Whoever sets it makes the end of what can be read a reset.
+    pub(crate) fn resets(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.reset)
+    }
+
+    fn poll_read_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        largest: usize,
+    ) -> Poll<io::Result<()>> {
+        let mut space = vec![0; largest.min(buf.remaining())];
+        let mut part = ReadBuf::new(&mut space);
+        let polled = Pin::new(&mut self.io).poll_read(cx, &mut part);
+        self.read += part.filled().len();
+        buf.put_slice(part.filled());
+        polled
     }
 }
 
@@ -57,18 +83,30 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(limit) = self.faults.reset_after_reading else {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+        let mut largest = usize::MAX;
+        if let Some(limit) = self.faults.reset_after_reading {
+            if limit <= self.read {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            largest = limit - self.read;
+        }
+        if let Some(size) = self.faults.largest_read {
+            self.hesitates = !self.hesitates;
+            if self.hesitates {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            largest = largest.min(size);
+        }
+        let before = buf.filled().len();
+        let polled = match largest {
+            usize::MAX => Pin::new(&mut self.io).poll_read(cx, buf),
+            _ => self.poll_read_part(cx, buf, largest),
         };
-        let room = limit.saturating_sub(self.read).min(buf.remaining());
-        if limit <= self.read {
+        let ended = polled.is_ready() && buf.filled().len() == before && buf.remaining() > 0;
+        if ended && self.reset.load(Ordering::SeqCst) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let mut space = vec![0; room];
-        let mut part = ReadBuf::new(&mut space);
-        let polled = Pin::new(&mut self.io).poll_read(cx, &mut part);
-        self.read += part.filled().len();
-        buf.put_slice(part.filled());
         polled
     }
 }

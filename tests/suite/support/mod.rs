@@ -1,6 +1,8 @@
 //! What the tests stand on: peers, servers, faults and streams. No test is in here.
 
 pub(crate) mod faults;
+#[cfg(feature = "http2")]
+pub(crate) mod http2;
 pub(crate) mod peer;
 pub(crate) mod reply;
 pub(crate) mod server;

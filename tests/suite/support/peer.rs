@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use sockeye::test::{at_rest, check};
-use sockeye::{BoxFuture, Client, ClientBuilder, Connect, Route, Socket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+use sockeye::{Alpn, BoxFuture, Client, ClientBuilder, Connect, Route, Socket};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf, duplex};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
@@ -38,6 +38,9 @@ struct State {
     accepts: usize,
     buffer: usize,
     faults: Faults,
+    /// What the next connections settle on, one each; then `negotiates`.
+    negotiations: VecDeque<Alpn>,
+    negotiates: Option<Alpn>,
 }
 
 /// What a dial does.
@@ -67,6 +70,8 @@ impl World {
                 accepts: 0,
                 buffer: 1024 * 1024,
                 faults: Faults::default(),
+                negotiations: VecDeque::new(),
+                negotiates: None,
             }),
             dialled: Notify::new(),
             open: Arc::default(),
@@ -101,6 +106,18 @@ impl World {
     /// What goes wrong on later connections.
     pub(crate) fn faults(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    /// Later connections count as secured and speak this.
+    #[cfg(feature = "http2")]
+    pub(crate) fn negotiates(&self, alpn: Alpn) {
+        self.state().negotiates = Some(alpn);
+    }
+
+    /// The next connection that has no plan yet counts as secured and speaks this.
+    #[cfg(feature = "http2")]
+    pub(crate) fn negotiates_once(&self, alpn: Alpn) {
+        self.state().negotiations.push_back(alpn);
     }
 
     /// Dials so far, those that failed included.
@@ -151,20 +168,39 @@ impl World {
         self.0.state.lock().unwrap()
     }
 
+    /// The client's end of a new connection, for a client that is not ours.
+    #[cfg(feature = "http2")]
+    pub(crate) fn stream(&self) -> Wire {
+        self.wire("peer.test").0
+    }
+
     fn connect(&self, host: &str) -> Socket {
+        let (wire, alpn) = self.wire(host);
+        let socket = Socket::from_io(wire);
+        match alpn {
+            Some(alpn) => socket.secured(alpn),
+            None => socket,
+        }
+    }
+
+    fn wire(&self, host: &str) -> (Wire, Option<Alpn>) {
         let mut state = self.state();
         let (ours, theirs) = duplex(state.buffer);
-        state.accepts += 1;
+        let alpn = state.negotiations.pop_front().or(state.negotiates);
+        let wire = Wire::new(ours, state.faults, Arc::clone(&self.0.open));
         let connection = PeerConnection {
             io: Box::new(theirs),
             read: Vec::new(),
             host: host.to_owned(),
+            number: state.accepts,
+            alpn,
+            reset: wire.resets(),
         };
+        state.accepts += 1;
         state.waiting.push_back(connection);
-        let wire = Wire::new(ours, state.faults, Arc::clone(&self.0.open));
         drop(state);
         self.0.dialled.notify_waiters();
-        Socket::from_io(wire)
+        (wire, alpn)
     }
 }
 
@@ -198,6 +234,35 @@ pub(crate) struct PeerConnection {
     read: Vec<u8>,
     /// The host that was dialled.
     pub(crate) host: String,
+    /// How many connections came before this one.
+    pub(crate) number: usize,
+    /// What the connection settled on, if its world [negotiates](World::negotiates).
+    pub(crate) alpn: Option<Alpn>,
+    reset: Arc<AtomicBool>,
+}
+
+/// What a peer reads from.
+pub(crate) type PeerReader = Box<dyn AsyncRead + Send + Sync + Unpin>;
+
+/// What a peer writes to. Dropping both this and the reader closes the connection.
+pub(crate) struct PeerWriter {
+    io: WriteHalf<Box<dyn Stream>>,
+    reset: Arc<AtomicBool>,
+}
+
+impl PeerWriter {
+    /// Makes the end of the connection, which is to come with the end of the reader, a reset.
+    pub(crate) fn reset(self) {
+        self.reset.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.io.write_all(bytes).await
+    }
+
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        self.io.shutdown().await
+    }
 }
 
 /// Memory, or TLS over it.
@@ -254,9 +319,19 @@ impl PeerConnection {
             .await;
         Some(Self {
             io: Box::new(tls.ok()?),
-            read: self.read,
-            host: self.host,
+            ..self
         })
+    }
+
+    /// What it reads from, what it writes to, and what was read and not asked for.
+    #[cfg(feature = "http2")]
+    pub(crate) fn into_parts(self) -> (PeerReader, PeerWriter, Vec<u8>) {
+        let (reader, io) = tokio::io::split(self.io);
+        let writer = PeerWriter {
+            io,
+            reset: self.reset,
+        };
+        (Box::new(reader), writer, self.read)
     }
 
     /// Reads a whole request, its body by its framing. Panics if the connection ends before one has begun.
