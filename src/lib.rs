@@ -34,7 +34,8 @@
 //! # Features
 //!
 //! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
-//! can be serialised. `test-util`: `sockeye::test`, checks for test suites.
+//! can be serialised. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
+//! [`ClientBuilder::decompress`]. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;

@@ -1,9 +1,20 @@
 //! The body of a request or a response: one type both ways.
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
-//! folder knows no pool. `collect.rs` reads a body to its end within a limit.
+//! folder knows no pool. `collect.rs` reads a body to its end within a limit; `decompress.rs` says which content codings are
+//! known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and its reader.
 
+#[cfg(feature = "brotli")]
+mod brotli;
+#[cfg(all(test, any(feature = "gzip", feature = "brotli", feature = "zstd")))]
+mod coding_checks;
 mod collect;
+mod decoded;
+mod decompress;
+#[cfg(feature = "gzip")]
+mod flate;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,6 +31,8 @@ use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
+pub(crate) use decoded::Decoding;
+pub(crate) use decompress::{Accepted, Applied};
 
 /// The body of a request or of a response.
 ///
@@ -43,7 +56,31 @@ enum Repr {
     Empty,
     Full(Bytes),
     /// The mutex is never locked: `get_mut` alone makes a stream that is only `Send` part of a `Sync` body.
-    Source(Mutex<Box<dyn Source>>),
+    Source(Mutex<Box<Coded<dyn Source>>>),
+}
+
+/// A source, and what decodes its bytes if they are coded: in one box, which is there before a response's head has said that
+/// they are.
+struct Coded<S: ?Sized> {
+    decoding: Option<Box<Decoding>>,
+    source: S,
+}
+
+impl Coded<dyn Source> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.decoding {
+            None => self.source.poll_frame(cx),
+            Some(decoding) => decoding.poll_frame(&mut self.source, cx),
+        }
+    }
+
+    /// How much content coded bytes hold is known when they are decoded.
+    fn left(&self) -> Option<u64> {
+        match &self.decoding {
+            None => self.source.left(),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Where the frames of a body come from.
@@ -126,7 +163,27 @@ impl Body {
     }
 
     pub(crate) fn from_source(source: impl Source + 'static) -> Self {
-        Self(Repr::Source(Mutex::new(Box::new(source))))
+        Self(Repr::Source(Mutex::new(Box::new(Coded {
+            decoding: None,
+            source,
+        }))))
+    }
+
+    /// The same body with its content codings taken off, as it is read.
+    pub(crate) fn decoded(self, decoding: Decoding) -> Self {
+        let mut body = match self.0 {
+            Repr::Full(bytes) => Self::from_source(Arrived {
+                bytes,
+                trailers: None,
+            }),
+            Repr::Empty | Repr::Source(_) => self,
+        };
+        if let Repr::Source(source) = &mut body.0 {
+            if let Ok(coded) = source.get_mut() {
+                coded.decoding = Some(Box::new(decoding));
+            }
+        }
+        body
     }
 
     /// A body that has arrived, with the trailers that came behind it.
@@ -201,8 +258,8 @@ impl Body {
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
                 if let Repr::Source(source) = &mut self.0.0 {
-                    if let Ok(source) = source.get_mut() {
-                        source.pause();
+                    if let Ok(coded) = source.get_mut() {
+                        coded.source.pause();
                     }
                 }
             }

@@ -16,7 +16,7 @@ use http::{Extensions, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::body::Body;
+use crate::body::{Accepted, Body};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, RequestHead};
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
+    /// The content codings that are taken off the response.
+    pub(crate) accepted: Accepted,
 }
 
 /// Where a call stands: what every step below needs.
@@ -76,9 +78,12 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
         replay: Replay::new(&call.head, &call.body, call.idempotent),
         call,
     };
-    let outcome = attempts(&mut hop).await;
-    match &outcome {
-        Ok(response) => watch.responded(response),
+    let mut outcome = attempts(&mut hop).await;
+    match &mut outcome {
+        Ok(response) => {
+            watch.responded(response);
+            response.decode(hop.call.accepted, &hop.call.head.method);
+        }
         Err(error) => watch.failed(error),
     }
     outcome.map_err(|error| {

@@ -7,6 +7,7 @@
 
 mod conformance;
 mod cuts;
+mod decoding;
 mod differential;
 mod exchange;
 mod interop;
