@@ -35,7 +35,8 @@
 //!
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
-//! multipart forms. `test-util`: `sockeye::test`, checks for test suites.
+//! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
+//! [`ClientBuilder::decompress`]. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;

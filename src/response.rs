@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{Extensions, HeaderMap, Method, StatusCode, Uri, Version};
 
-use crate::body::{Body, Collected, collect_within, into_trailers};
+use crate::body::{Accepted, Applied, Body, Collected, Decoding, collect_within, into_trailers};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::ResponseHead;
 use crate::socket::{ConnectionInfo, Upgraded};
@@ -106,12 +107,39 @@ impl Response {
         self.target.uri()
     }
 
-    /// Bytes of the body that are still to be read, where that is known.
+    /// Bytes of the body that are still to be read, where that is known: not of one that is decoded as it is read.
     pub fn content_length(&self) -> Option<u64> {
         match &self.content {
             Content::Kept => Some(self.head.kept_body_len() as u64),
             Content::Apart(body) => body.left(),
             Content::Switched(_) => Some(0),
+        }
+    }
+
+    /// Has the content codings taken off as the body is read, if there are any and the call accepts them; the fields and the
+    /// length then are those of the decoded content. What has no body is left as it is, and so is a part of a coded body
+    /// (status 206), which nobody can decode.
+    pub(crate) fn decode(&mut self, accepted: Accepted, method: &Method) {
+        let values = self
+            .head
+            .fields()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"content-encoding"))
+            .map(|(_, value)| value);
+        let Some(applied) = Applied::of(values, accepted) else {
+            return;
+        };
+        if self.status() == StatusCode::PARTIAL_CONTENT || self.content_length() == Some(0) {
+            return;
+        }
+        let body = match &mut self.content {
+            Content::Kept => Body::with_trailers(self.head.kept_body(), self.trailers.take()),
+            Content::Apart(body) => std::mem::take(body),
+            Content::Switched(_) => return,
+        };
+        let decoding = Decoding::new(applied, self.target.origin(), method.clone());
+        self.content = Content::Apart(body.decoded(decoding));
+        for name in [CONTENT_ENCODING, CONTENT_LENGTH] {
+            self.headers_mut().remove(name);
         }
     }
 

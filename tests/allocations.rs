@@ -195,3 +195,79 @@ mod http2 {
         at_rest(&client);
     }
 }
+
+/// Answers every request with gzip that would be two gigabytes of zeros (security D2).
+#[cfg(feature = "gzip")]
+fn serve_bomb(mut client: TcpStream) {
+    use flate2::{Compress, Compression, FlushCompress};
+
+    let mut compress = Compress::new_gzip(Compression::fast(), 15);
+    let mut piece = || {
+        let mut coded = Vec::with_capacity(256 * 1024);
+        let zeros = vec![0; 8 << 20];
+        // The flush ends on a byte and starts no new header, so that the second piece can be sent again and again.
+        compress
+            .compress_vec(&zeros, &mut coded, FlushCompress::Sync)
+            .unwrap();
+        assert_eq!(compress.total_in() % zeros.len() as u64, 0, "all went in");
+        coded
+    };
+    let (first, again) = (piece(), piece());
+    let mut request = [0; 4096];
+    assert!(client.read(&mut request).unwrap() > 0);
+    let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n";
+    client.write_all(&[&head[..], &first].concat()).unwrap();
+    for _ in 0..256 {
+        if client.write_all(&again).is_err() {
+            return;
+        }
+    }
+}
+
+/// Read piece by piece, a bomb takes the memory of a few pieces; collected, that of `max_body`.
+#[cfg(feature = "gzip")]
+#[test]
+fn a_bomb_takes_little_memory() {
+    const READ: usize = 96 << 20;
+    const LIMIT: usize = 4 << 20;
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            serve_bomb(client.unwrap());
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let client = Client::new();
+    let in_pieces = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            let mut response = client.get(&url).send().await.unwrap();
+            let mut read = 0;
+            while read < READ {
+                read += response.chunk().await.unwrap().unwrap().len();
+            }
+        });
+    });
+    println!("{} bytes held at most in pieces", in_pieces.bytes_max);
+    assert!(in_pieces.bytes_max > 64 * 1024, "nothing was counted");
+    // Most of it is what the connection reads at once.
+    assert!(in_pieces.bytes_max < 2 << 20, "{}", in_pieces.bytes_max);
+    let collected = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            let response = client.get(&url).max_body(LIMIT).send().await.unwrap();
+            let error = response.bytes().await.unwrap_err();
+            assert_eq!(error.kind(), sockeye::ErrorKind::TooLarge);
+        });
+    });
+    println!("{} bytes held at most collected", collected.bytes_max);
+    assert!(
+        collected.bytes_max < 4 * LIMIT as u64,
+        "{}",
+        collected.bytes_max
+    );
+    at_rest(&client);
+}

@@ -80,9 +80,12 @@ const PURE: &[&str] = &[
     "socket/addresses.rs",
     "socket/route.rs",
     "socket/proxy.rs",
+    "body/brotli.rs",
     "body/decompress.rs",
+    "body/flate.rs",
     "body/lines.rs",
     "body/sse.rs",
+    "body/zstd.rs",
     "stats/event.rs",
     "stats/timings.rs",
 ];

@@ -2,15 +2,26 @@
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
-//! again, `file.rs` those of files; `progress.rs` watches one. `multipart.rs` puts
-//! several into a form.
+//! again, `file.rs` those of files; `progress.rs` watches one; `multipart.rs` puts several into a form. `decompress.rs` says
+//! which content codings are known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and
+//! its reader.
 
+#[cfg(feature = "brotli")]
+mod brotli;
+#[cfg(all(test, any(feature = "gzip", feature = "brotli", feature = "zstd")))]
+mod coding_checks;
 mod collect;
+mod decoded;
+mod decompress;
 mod factory;
 mod file;
+#[cfg(feature = "gzip")]
+mod flate;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod progress;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -29,6 +40,8 @@ use factory::{Factory, Making, exact};
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
+pub(crate) use decoded::Decoding;
+pub(crate) use decompress::{Accepted, Applied};
 #[cfg(feature = "multipart")]
 pub use multipart::{Multipart, Part};
 
@@ -54,9 +67,33 @@ enum Repr {
     Empty,
     Full(Bytes),
     /// The mutex is never locked: `get_mut` alone makes a stream that is only `Send` part of a `Sync` body.
-    Source(Mutex<Box<dyn Source>>),
+    Source(Mutex<Box<Coded<dyn Source>>>),
     /// Made when it is sent.
     Factory(Arc<dyn Factory>),
+}
+
+/// A source, and what decodes its bytes if they are coded: in one box, which is there before a response's head has said that
+/// they are.
+struct Coded<S: ?Sized> {
+    decoding: Option<Box<Decoding>>,
+    source: S,
+}
+
+impl Coded<dyn Source> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.decoding {
+            None => self.source.poll_frame(cx),
+            Some(decoding) => decoding.poll_frame(&mut self.source, cx),
+        }
+    }
+
+    /// How much content coded bytes hold is known when they are decoded.
+    fn left(&self) -> Option<u64> {
+        match &self.decoding {
+            None => self.source.left(),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Where the frames of a body come from.
@@ -133,7 +170,27 @@ impl Body {
     }
 
     pub(crate) fn from_source(source: impl Source + 'static) -> Self {
-        Self(Repr::Source(Mutex::new(Box::new(source))))
+        Self(Repr::Source(Mutex::new(Box::new(Coded {
+            decoding: None,
+            source,
+        }))))
+    }
+
+    /// The same body with its content codings taken off, as it is read.
+    pub(crate) fn decoded(self, decoding: Decoding) -> Self {
+        let mut body = match self.0 {
+            Repr::Full(bytes) => Self::from_source(Arrived {
+                bytes,
+                trailers: None,
+            }),
+            Repr::Empty | Repr::Source(_) | Repr::Factory(_) => self,
+        };
+        if let Repr::Source(source) = &mut body.0 {
+            if let Ok(coded) = source.get_mut() {
+                coded.decoding = Some(Box::new(decoding));
+            }
+        }
+        body
     }
 
     /// A body that has arrived, with the trailers that came behind it.
@@ -212,8 +269,8 @@ impl Body {
     /// Whoever waited for a frame has stopped.
     fn pause(&mut self) {
         if let Repr::Source(source) = &mut self.0 {
-            if let Ok(source) = source.get_mut() {
-                source.pause();
+            if let Ok(coded) = source.get_mut() {
+                coded.source.pause();
             }
         }
     }

@@ -18,7 +18,7 @@ use http::{Extensions, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::body::Body;
+use crate::body::{Accepted, Body};
 use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
@@ -49,6 +49,8 @@ pub(crate) struct Call {
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
+    /// The content codings that are taken off the response.
+    pub(crate) accepted: Accepted,
 }
 
 /// Where a call stands: what every step below needs.
@@ -93,9 +95,12 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
         call,
     };
-    let outcome = attempts(&mut hop).await;
-    match &outcome {
-        Ok(response) => watch.responded(response),
+    let mut outcome = attempts(&mut hop).await;
+    match &mut outcome {
+        Ok(response) => {
+            watch.responded(response);
+            response.decode(hop.call.accepted, &hop.call.head.method);
+        }
         Err(error) => watch.failed(error),
     }
     outcome.map_err(|error| {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Base, Client, Inner, mark_sensitive};
+use super::{Asking, Base, Client, Codings, Inner, mark_sensitive};
+use crate::body::Accepted;
 use crate::call::Engine;
 use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
@@ -37,6 +38,7 @@ pub struct ClientBuilder {
     base_url: Option<String>,
     error_for_status: bool,
     https_only: bool,
+    decompress: bool,
     max_body: usize,
     heads: HeadRules,
     versions: HttpVersions,
@@ -56,6 +58,7 @@ impl ClientBuilder {
             base_url: None,
             error_for_status: true,
             https_only: false,
+            decompress: true,
             max_body: MAX_BODY,
             heads: HeadRules::Strict,
             versions: HttpVersions::Auto,
@@ -140,7 +143,30 @@ impl ClientBuilder {
         self
     }
 
-    /// The limit of a body that is collected, in bytes. Default 64 MiB. Bodies that are read piece by piece have none.
+    /// Whether compressed responses are decoded. Default true.
+    ///
+    /// With it, requests ask for the codings that are compiled in (`accept-encoding: gzip, deflate`, and `br` and `zstd` by
+    /// features), and a body in up to two of them is decoded as it is read (RFC 9110 section 8.4): the fields
+    /// `content-encoding` and `content-length` are gone then, and the length is not known. Broken, cut or trailing data fails
+    /// with [`ErrorKind::Decode`](crate::ErrorKind). A body in any other coding, and a part of a body (status 206), is left as
+    /// it came. Without it, nothing is asked for and nothing decoded.
+    ///
+    /// An `accept-encoding` of your own, as a default or on a request, takes the place of this one; then the codings that it
+    /// lists are decoded as far as they are compiled in, and no others. A request with a `range` asks for `identity`, and its
+    /// response is left as it comes, because positions count coded bytes. Whoever wants coded bytes turns decoding off and
+    /// asks for them: `.decompress(false)` and `.header("accept-encoding", "gzip")` on a request.
+    ///
+    /// ```
+    /// let client = sockeye::Client::builder().decompress(false).build()?;
+    /// # Ok::<(), sockeye::Error>(())
+    /// ```
+    pub fn decompress(mut self, enabled: bool) -> Self {
+        self.decompress = enabled;
+        self
+    }
+
+    /// The limit of a body that is collected, in bytes, counted after decoding. Default 64 MiB. Bodies that are read piece by
+    /// piece have none.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
@@ -228,6 +254,7 @@ impl ClientBuilder {
                 "sockeye/",
                 env!("CARGO_PKG_VERSION")
             )));
+        let codings = codings(&mut self.headers, self.decompress);
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
             engine: Engine {
@@ -240,6 +267,7 @@ impl ClientBuilder {
             error_for_status: self.error_for_status,
             https_only: self.https_only,
             max_body: self.max_body,
+            codings,
         })))
     }
 
@@ -274,6 +302,34 @@ impl fmt::Debug for ClientBuilder {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
+}
+
+/// Settles what default fields ask for; one of the user's stays.
+fn codings(headers: &mut HeaderMap, enabled: bool) -> Codings {
+    let (asks, accepted) = if headers.contains_key(header::ACCEPT_ENCODING) {
+        (Asking::User, listed(headers))
+    } else if let Some(all) = field_of_all().filter(|_| enabled) {
+        headers.insert(header::ACCEPT_ENCODING, all);
+        (Asking::Us, Accepted::ALL)
+    } else {
+        (Asking::Nobody, Accepted::ALL)
+    };
+    Codings {
+        enabled,
+        asks,
+        accepted,
+    }
+}
+
+/// The codings that the fields of a user list.
+pub(super) fn listed(headers: &HeaderMap) -> Accepted {
+    let values = headers.get_all(header::ACCEPT_ENCODING);
+    Accepted::listed(values.iter().map(HeaderValue::as_bytes))
+}
+
+/// The field that asks for every coding of this build.
+pub(super) fn field_of_all() -> Option<HeaderValue> {
+    HeaderValue::try_from(Accepted::field_of_all()?).ok()
 }
 
 /// Puts each name of `from` in place of what `into` has under it.

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
-use crate::body::Body;
+use crate::body::{Accepted, Body};
 use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -60,6 +60,24 @@ struct Inner {
     error_for_status: bool,
     https_only: bool,
     max_body: usize,
+    codings: Codings,
+}
+
+/// How responses are decoded unless a call says otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Codings {
+    enabled: bool,
+    /// Who asks for codings on a request that does not do so itself.
+    asks: Asking,
+    accepted: Accepted,
+}
+
+/// Whose default `accept-encoding` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    Nobody,
+    Us,
+    User,
 }
 
 /// The `base_url` of a client.

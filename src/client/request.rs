@@ -9,11 +9,11 @@ use base64::Engine as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method};
 
-use super::builder::replace;
+use super::builder::{field_of_all, listed, replace};
 use super::status::is_error;
 use super::status_error::into_error;
-use super::{Client, mark_sensitive};
-use crate::body::Body;
+use super::{Asking, Client, mark_sensitive};
+use crate::body::{Accepted, Body};
 use crate::call::{Call, run};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
@@ -40,6 +40,7 @@ pub struct RequestBuilder {
     /// The type of the body given last, unless `content-type` is set.
     content_type: Option<HeaderValue>,
     error_for_status: Option<bool>,
+    decompress: Option<bool>,
     extensions: Extensions,
     /// The first mistake; with a URL that cannot be parsed, the target leads nowhere.
     mistake: Option<Error>,
@@ -53,6 +54,7 @@ struct Options {
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
+    decompress: Option<bool>,
     asks: Option<Arc<Asks>>,
 }
 
@@ -77,10 +79,12 @@ impl RequestBuilder {
                 versions: None,
                 idempotent: false,
                 max_body,
+                accepted: Accepted::NONE,
             },
             userinfo,
             content_type: None,
             error_for_status: None,
+            decompress: None,
             extensions: Extensions::new(),
             mistake,
         }
@@ -101,6 +105,7 @@ impl RequestBuilder {
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
             builder.error_for_status = options.error_for_status;
+            builder.decompress = options.decompress;
         }
         builder.extensions = parts.extensions;
         builder
@@ -284,7 +289,15 @@ impl RequestBuilder {
         Arc::make_mut(self.call.head.asks.get_or_insert_default())
     }
 
-    /// The limit of the body if it is collected, in bytes.
+    /// Whether a compressed response to this call is decoded; see
+    /// [`ClientBuilder::decompress`](crate::ClientBuilder::decompress). With false, a request that has no `accept-encoding` of
+    /// its own asks for `identity` where the client by itself would ask for codings.
+    pub fn decompress(mut self, enabled: bool) -> Self {
+        self.decompress = Some(enabled);
+        self
+    }
+
+    /// The limit of the body if it is collected, in bytes, counted after decoding.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.call.max_body = bytes;
         self
@@ -305,6 +318,7 @@ impl RequestBuilder {
             versions,
             idempotent,
             max_body,
+            accepted,
         } = &self.call;
         let body = body.try_clone()?;
         Some(Self {
@@ -316,10 +330,12 @@ impl RequestBuilder {
                 versions: *versions,
                 idempotent: *idempotent,
                 max_body: *max_body,
+                accepted: *accepted,
             },
             userinfo: self.userinfo.clone(),
             content_type: self.content_type.clone(),
             error_for_status: self.error_for_status,
+            decompress: self.decompress,
             extensions: self.extensions.clone(),
             mistake: self.mistake.clone(),
         })
@@ -334,6 +350,7 @@ impl RequestBuilder {
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
+            decompress: self.decompress,
             asks: self.call.head.asks,
         });
         let mut request = http::Request::new(self.call.body);
@@ -402,7 +419,36 @@ impl RequestBuilder {
                 return Err(mistake.on_call(head.target.origin(), &head.method, 0, false));
             }
         }
+        self.call.accepted = self.settle_codings();
         Ok(())
+    }
+
+    /// Which codings are taken off the response; asks for them, or against them, where the client's defaults do not.
+    fn settle_codings(&mut self) -> Accepted {
+        let client = self.client.0.codings;
+        let headers = &mut self.call.head.headers;
+        let enabled = self.decompress.unwrap_or(client.enabled);
+        if headers.contains_key(header::ACCEPT_ENCODING) {
+            return match enabled {
+                true => listed(headers),
+                false => Accepted::NONE,
+            };
+        }
+        let wanted = enabled && !headers.contains_key(header::RANGE);
+        if !wanted && client.asks == Asking::Us {
+            headers.insert(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            );
+        } else if wanted && client.asks == Asking::Nobody {
+            if let Some(all) = field_of_all() {
+                headers.insert(header::ACCEPT_ENCODING, all);
+            }
+        }
+        match wanted {
+            true => client.accepted,
+            false => Accepted::NONE,
+        }
     }
 
     pub(super) fn note(&mut self, mistake: Error) {

@@ -8,6 +8,7 @@
 mod bodies;
 mod conformance;
 mod cuts;
+mod decoding;
 mod differential;
 mod exchange;
 #[cfg(feature = "form")]
