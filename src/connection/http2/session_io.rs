@@ -166,9 +166,7 @@ impl SessionIo {
             let passed: Result<(), std::convert::Infallible> = outgoing.pass(part, |sight| {
                 if let Sight::Frame(frame) = sight {
                     match frame.kind {
-                        Kind::Headers => shared
-                            .headers_written
-                            .store(frame.stream, Ordering::Release),
+                        Kind::Headers => shared.note_headers(frame.stream),
                         Kind::Data if frame.len > 0 => incoming.guard.wrote_data(frame.len as u64),
                         _ => {}
                     }

@@ -164,6 +164,11 @@ impl Shared {
         stream > 0 && self.cut_head.load(Ordering::Acquire) == stream
     }
 
+    /// HEADERS were handed to the system. Trailers are HEADERS, too, of a stream that is older than the newest.
+    pub(super) fn note_headers(&self, stream: u32) {
+        self.headers_written.fetch_max(stream, Ordering::Release);
+    }
+
     pub(super) fn note_written(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -15,6 +15,7 @@ mod liveness;
 mod server;
 mod sessions;
 mod storms;
+mod tunnels;
 
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
