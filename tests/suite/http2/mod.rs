@@ -12,8 +12,11 @@ mod flow;
 mod framing;
 mod heads;
 mod liveness;
+mod noise;
+mod replaying;
 mod server;
 mod sessions;
+mod shrinking;
 mod storms;
 
 use std::collections::{BTreeSet, HashSet};
