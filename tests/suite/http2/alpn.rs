@@ -1,6 +1,6 @@
 //! What a server chooses by ALPN, known or not: scenarios 29 to 31 of the pool's rules, and HTTP_1_1_REQUIRED.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sockeye::stats::AlpnEvent;
@@ -16,38 +16,32 @@ use crate::support::peer::{Dial, PeerConnection, World, ok, settle};
 const SECURE: &str = "https://peer.test/";
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Serves each connection in the version that it has settled on, 10 ms after each request; the connections that did not get
-/// as far as a request are in the list.
-fn serve(world: &World) -> (Report, Arc<Mutex<Vec<usize>>>) {
-    let (report, unused) = (Report::default(), Arc::default());
-    let both = (report.clone(), Arc::clone(&unused));
-    let world = world.clone();
+/// Serves each connection in the version that it has settled on, 10 ms after each request. The report is that of HTTP/2.
+fn serve(world: &World) -> Report {
+    let report = Report::default();
+    let (shared, world) = (report.clone(), world.clone());
     tokio::spawn(async move {
         loop {
             let connection = world.accept().await;
-            let (report, unused) = both.clone();
+            let report = shared.clone();
             tokio::spawn(async move {
                 match connection.alpn {
                     Some(Alpn::Http2) => speak_http2(connection, report).await,
-                    _ => speak_http1(connection, unused).await,
+                    _ => speak_http1(connection).await,
                 }
             });
         }
     });
-    (report, unused)
+    report
 }
 
-async fn speak_http1(mut connection: PeerConnection, unused: Arc<Mutex<Vec<usize>>>) {
-    let mut served = 0;
+async fn speak_http1(mut connection: PeerConnection) {
     while let Some(request) = connection.next_request().await {
-        served += 1;
         sleep(10 * MILLI).await;
-        if !connection.try_write(ok(request.target()).as_bytes()).await {
+        let answer = ok(request.target());
+        if !connection.try_write(answer.as_bytes()).await {
             return;
         }
-    }
-    if served == 0 {
-        unused.lock().unwrap().push(connection.number);
     }
 }
 
@@ -94,7 +88,7 @@ async fn t29_a_herd_makes_one_session() {
         world.negotiates(Alpn::Http2);
         world.always(Dial::Delay(50 * MILLI));
         let client = world.builder().http_versions(versions).build().unwrap();
-        let (report, _) = serve(&world);
+        let report = serve(&world);
         let (_, spoken) = burst(&client, 100).await;
         assert_eq!((world.accepts(), report.count()), (1, 100));
         assert_eq!(spoken, ["HTTP/2.0"]);
@@ -126,7 +120,7 @@ async fn t31_what_a_server_speaks_changes() {
     let world = World::new();
     world.always(Dial::Delay(50 * MILLI));
     let client = world.client();
-    let (report, _) = serve(&world);
+    let report = serve(&world);
     world.negotiates(Alpn::Http1);
     burst(&client, 20).await;
     assert_eq!(world.accepts(), 20);

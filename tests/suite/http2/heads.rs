@@ -210,7 +210,11 @@ fn interims() -> Vec<Case> {
         case("C17 103 32 times", end(so_many(32))).answers(200, b"done"),
         too_many("C17 103 33 times", 33).says(&["RST_STREAM 1 ENHANCE_YOUR_CALM"]),
         // So many also count as a flood of the session.
+        too_many("C17 103 2,000 times", 2000)
+            .says_anything()
+            .may_end_session(),
         too_many("C17 103 50,000 times", 50_000)
+            .whole()
             .says_anything()
             .may_end_session(),
         case("C17 100 and 102", end(interim("100").raw(interim("102").0))).answers(200, b"done"),

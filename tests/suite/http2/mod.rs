@@ -5,15 +5,20 @@
 //! whether the session stays. Behind it a second request must work. Time is paused, so that what hangs runs into a limit.
 
 mod alpn;
+mod blocks;
 mod bodies;
 mod closing;
+mod exchanges;
 mod floods;
 mod flow;
 mod framing;
 mod heads;
 mod liveness;
+mod noise;
+mod replaying;
 mod server;
 mod sessions;
+mod shrinking;
 mod storms;
 mod tunnels;
 
@@ -28,7 +33,7 @@ use tokio::time::Instant;
 
 use crate::support::faults::Faults;
 use crate::support::http2::{Frames, Honest, Report, Session};
-use crate::support::peer::{World, settle};
+use crate::support::peer::{World, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const URL: &str = "http://peer.test/";
@@ -54,6 +59,8 @@ struct Case {
     /// What it does behind that.
     end: End,
     acknowledges: bool,
+    /// Whether it is too long to be read byte by byte.
+    whole: bool,
     request: fn(&Client) -> RequestBuilder,
     settings: fn(ClientBuilder) -> ClientBuilder,
     outcome: Outcome,
@@ -106,6 +113,7 @@ fn case(name: &'static str, reply: Frames) -> Case {
         reply,
         end: End::Open,
         acknowledges: true,
+        whole: false,
         request: |client| client.get(URL),
         settings: |builder| builder,
         outcome: Outcome::Answer(200, b""),
@@ -149,6 +157,11 @@ impl Case {
 
     fn silent(mut self) -> Self {
         self.acknowledges = false;
+        self
+    }
+
+    fn whole(mut self) -> Self {
+        self.whole = true;
         self
     }
 
@@ -348,6 +361,13 @@ where
     Err(format!("{what}: {found:?}, not {expected:?}"))
 }
 
+/// Ends what is left of a test in which a session was kept by hand.
+async fn close(session: Session, client: &Client, world: &World) {
+    drop(session);
+    until("it has closed", || world.open() == 0).await;
+    settle(client, world).await;
+}
+
 /// A response that was read to its end.
 #[derive(Debug)]
 struct Answer {
@@ -375,7 +395,10 @@ fn check(cases: Vec<Case>) {
     let mut wrong = Vec::new();
     for case in &cases {
         assert!(names.insert(case.name), "{} is there twice", case.name);
-        for largest_read in [None, Some(1)] {
+        let cuts = [None, Some(1)]
+            .into_iter()
+            .take(2 - usize::from(case.whole));
+        for largest_read in cuts {
             if let Err(what) = case.run(largest_read) {
                 let how = if largest_read.is_some() {
                     "cut"
@@ -401,6 +424,7 @@ const ROWS_WITH_TESTS: [u32; 5] = [32, 38, 41, 42, 45];
 #[test]
 fn every_row_has_a_case() {
     let cases = [
+        blocks::cases(),
         bodies::cases(),
         floods::cases(),
         framing::cases(),

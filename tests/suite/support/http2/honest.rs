@@ -1,20 +1,19 @@
 //! A small server that keeps every rule: it answers, echoes, respects windows and limits, and says when the client does not.
 //!
-//! It serves all connections of a world, or one whose beginning was a test's. What it saw is in the [`Report`], through which
-//! a test also speaks to a connection while it runs.
+//! It serves all connections of a world, or one whose beginning was a test's. What it saw is in the [`Report`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::frames::{
     ACK, DATA, END_STREAM, Frame, Frames, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
     NO_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
-use super::session::{Head, Log, Session};
+use super::report::{Command, Report, Told};
+use super::session::{Head, Session};
 use crate::support::peer::World;
 
 /// How a server answers. The default echoes: a request without a body gets its path.
@@ -107,120 +106,6 @@ impl Reply {
     }
 }
 
-/// What a server has seen, shared by all its connections.
-#[derive(Clone, Default)]
-pub(crate) struct Report(Arc<Mutex<Seen>>);
-
-#[derive(Default)]
-struct Seen {
-    requests: Vec<Request>,
-    violations: Vec<String>,
-    connections: BTreeMap<usize, Connection>,
-}
-
-struct Connection {
-    commands: mpsc::UnboundedSender<Command>,
-    log: Log,
-    open: usize,
-    most: usize,
-    ended: bool,
-}
-
-/// What a test tells a connection.
-pub(crate) struct Told(mpsc::UnboundedReceiver<Command>);
-
-enum Command {
-    Say(Frames),
-    Limit(u32),
-    Release(usize),
-}
-
-impl Report {
-    /// The requests so far, in the order in which they came whole.
-    pub(crate) fn requests(&self) -> Vec<Request> {
-        self.seen().requests.clone()
-    }
-
-    /// How many requests have come whole.
-    pub(crate) fn count(&self) -> usize {
-        self.seen().requests.len()
-    }
-
-    /// Panics if the client broke a rule that the server watches.
-    #[track_caller]
-    pub(crate) fn expect_no_violation(&self) {
-        let violations = self.seen().violations.clone();
-        assert!(
-            violations.is_empty(),
-            "the client broke rules: {violations:?}"
-        );
-    }
-
-    /// The streams that are open on a connection.
-    pub(crate) fn open(&self, connection: usize) -> usize {
-        let seen = self.seen();
-        seen.connections.get(&connection).map_or(0, |one| one.open)
-    }
-
-    /// The most streams that were ever open at once, connection by connection.
-    pub(crate) fn most(&self) -> Vec<usize> {
-        let seen = self.seen();
-        seen.connections.values().map(|one| one.most).collect()
-    }
-
-    /// Whether a connection has come to its end.
-    pub(crate) fn ended(&self, connection: usize) -> bool {
-        let seen = self.seen();
-        seen.connections
-            .get(&connection)
-            .is_some_and(|one| one.ended)
-    }
-
-    /// What a client has sent on a connection.
-    pub(crate) fn log(&self, connection: usize) -> Log {
-        self.seen().connections[&connection].log.clone()
-    }
-
-    /// Sends frames on a connection.
-    pub(crate) fn say(&self, connection: usize, frames: Frames) {
-        self.command(connection, Command::Say(frames));
-    }
-
-    /// Changes how many streams a connection may have at once.
-    pub(crate) fn limit(&self, connection: usize, streams: u32) {
-        self.command(connection, Command::Limit(streams));
-    }
-
-    /// Sends the oldest replies of a connection that are held, so many.
-    pub(crate) fn release(&self, connection: usize, replies: usize) {
-        self.command(connection, Command::Release(replies));
-    }
-
-    /// Keeps the log of a connection, and makes what it is told by.
-    pub(crate) fn watch(&self, session: &Session) -> Told {
-        let (commands, told) = mpsc::unbounded_channel();
-        let connection = Connection {
-            commands,
-            log: session.log(),
-            open: 0,
-            most: 0,
-            ended: false,
-        };
-        let mut seen = self.seen();
-        seen.connections.insert(session.number, connection);
-        Told(told)
-    }
-
-    fn command(&self, connection: usize, command: Command) {
-        // A connection that has ended is told in vain.
-        let _ = self.seen().connections[&connection].commands.send(command);
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap()
-    }
-}
-
 impl Honest {
     /// Serves every further connection of a world.
     pub(crate) fn serve(self, world: &World) -> Report {
@@ -263,10 +148,7 @@ impl Honest {
         let told = report.watch(&session);
         let mut engine = Engine::new(self, session, report.clone());
         engine.run(told).await;
-        if let Some(connection) = report.seen().connections.get_mut(&number) {
-            connection.ended = true;
-            connection.open = 0;
-        }
+        report.end(number);
     }
 }
 
@@ -333,18 +215,14 @@ impl Engine {
                         self.start(stream, reply);
                     }
                 }
-                Some(command) = told.0.recv() => self.obey(command),
+                Some(command) = told.next() => self.obey(command),
             }
             self.send_bodies();
             let open = self.open();
             if self.going_away && open == 0 {
                 return;
             }
-            let mut seen = self.report.seen();
-            if let Some(connection) = seen.connections.get_mut(&self.session.number) {
-                connection.open = open;
-                connection.most = connection.most.max(open);
-            }
+            self.report.counted(self.session.number, open);
         }
     }
 
@@ -491,7 +369,7 @@ impl Engine {
     fn answer(&mut self, request: Request) {
         let stream = request.head.stream;
         let reply = (self.server.answer)(&request);
-        self.report.seen().requests.push(request);
+        self.report.came(request);
         match reply.when {
             When::Told => self.held.push_back((stream, reply)),
             When::After(Duration::ZERO) => self.start(stream, reply),
@@ -549,10 +427,7 @@ impl Engine {
 
     fn violation(&self, what: String) {
         let number = self.session.number;
-        self.report
-            .seen()
-            .violations
-            .push(format!("{number}: {what}"));
+        self.report.violation(format!("{number}: {what}"));
     }
 }
 
