@@ -71,9 +71,14 @@ impl Replay {
             return self.after(refusal).filter(|_| body_is_whole);
         }
         let error = &failed.error;
-        if error.kind() != ErrorKind::Io
-            || !matches!(error.phase(), Some(Phase::Write | Phase::Head))
-        {
+        let is_ours = matches!(
+            error.kind(),
+            ErrorKind::ClientClosed | ErrorKind::InvalidRequest | ErrorKind::Body
+        );
+        let is_early = matches!(error.phase(), Some(Phase::Write | Phase::Head));
+        // A session that others have brought down fails those, too, who had not written anything.
+        let failed_alike = failed.unwritten && !is_ours;
+        if !is_early || (error.kind() != ErrorKind::Io && !failed_alike) {
             return None;
         }
         if error.sent() == Sent::Nothing
@@ -83,7 +88,7 @@ impl Replay {
         {
             return Some(RetryCause::Unwritten);
         }
-        let stale = failed.reused && !failed.received;
+        let stale = error.kind() == ErrorKind::Io && failed.reused && !failed.received;
         if stale && self.idempotent && self.replayable && !self.stale {
             self.stale = true;
             return Some(RetryCause::Stale);

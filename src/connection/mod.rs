@@ -293,6 +293,22 @@ impl Connection {
         }
     }
 
+    /// Whether the connection itself is what failed: a stream of a session may fail alone.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Http1(_) => true,
+            Self::Http2(exchange) => exchange.session_failed(),
+        }
+    }
+
+    /// Whether a session has failed, and with it all of its streams.
+    pub(crate) fn has_failed_for_all(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(exchange) => exchange.session_failed(),
+        }
+    }
+
     /// Whether it was lent before.
     pub(crate) fn is_reused(&self) -> bool {
         match self {

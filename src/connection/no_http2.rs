@@ -97,6 +97,8 @@ never! {
     refusal(&self) -> Option<Refusal>;
     has_received(&self) -> bool;
     has_served(&self) -> bool;
+    session_failed(&self) -> bool;
+    is_session_open(&self) -> bool;
     is_reused(&self) -> bool;
     info(&self) -> &Arc<ConnectionInfo>;
     pause(&self) -> ();

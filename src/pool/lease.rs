@@ -46,6 +46,8 @@ pub(crate) struct Failed {
     pub(crate) reused: bool,
     /// Some of the response had arrived.
     pub(crate) received: bool,
+    /// The session failed for whatever reason before a byte of this request was written.
+    pub(crate) unwritten: bool,
     /// The peer has provably not processed the request.
     pub(crate) refusal: Option<Refusal>,
     /// On what it may be tried again.
@@ -67,6 +69,7 @@ impl Failed {
             error,
             reused: false,
             received: false,
+            unwritten: false,
             refusal: None,
             want: Want::NewerThan(0),
             reset_by: None,
@@ -147,6 +150,7 @@ impl Lease {
     fn failed(&mut self, error: Error) -> Failed {
         let connection = self.connection.as_mut().expect(LENT);
         let refusal = connection.refusal();
+        let sent_nothing = error.sent() == Sent::Nothing;
         // Of a session that is going, or has just proved dead, nobody gets a slot any more.
         let is_going = matches!(refusal, Some(Refusal::Session | Refusal::SessionWithReason));
         if is_going {
@@ -155,13 +159,15 @@ impl Lease {
         Failed {
             reset_by: connection.info().remote_addr.filter(|_| is_reset(&error)),
             error,
-            reused: connection.has_served(),
+            reused: connection.has_served() && connection.has_failed(),
+            unwritten: sent_nothing && connection.has_failed_for_all(),
             received: connection.has_received(),
             unpolled: connection.take_unpolled_body(),
             expectation_refused: false,
-            want: match refusal {
-                Some(_) => Want::Any,
-                None => Want::NewerThan(self.session),
+            want: if refusal.is_none() && connection.has_failed() {
+                Want::NewerThan(self.session)
+            } else {
+                Want::Any
             },
             refusal,
             ticket: self.ticket,
@@ -233,10 +239,16 @@ impl Lease {
                 self.host.give_back(connection, &standing, now);
             }
             Some(Connection::Http2(exchange)) => {
+                let is_open = exchange.is_session_open();
                 let (sent, received) = exchange.end();
                 self.host.count_traffic(sent, received);
                 let now = now.unwrap_or_else(Instant::now);
-                self.host.release_slot(self.session, now);
+                if is_open {
+                    self.host.release_slot(self.session, now);
+                } else {
+                    // Nobody in line is to get a slot of a session that has ended.
+                    self.host.give_up_slot(self.session, now);
+                }
             }
             None => {}
         }

@@ -60,6 +60,8 @@ pub(crate) struct Exchange {
     late: Option<StreamError>,
     trailers: Option<Box<HeaderMap>>,
     refusal: Option<Refusal>,
+    /// The session has failed, and not the stream alone.
+    session_failed: bool,
     wait: Option<Wait>,
     since: Option<Instant>,
     /// Reads of the session when the wait began.
@@ -165,7 +167,13 @@ impl Exchange {
             let stream = self.open(encoded.request, !encoded.switches)?;
             self.upload.none(stream);
         } else {
-            let stream = self.open(encoded.request, false)?;
+            let stream = match self.open(encoded.request, false) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.upload.keep(body);
+                    return Err(error);
+                }
+            };
             let held = encoded.expects_continue;
             self.upload.begin(stream, body, encoded.length, held);
         }
@@ -454,6 +462,7 @@ impl Exchange {
                 }
                 // h2 holds the length of a 304 against its empty body (spec http2 C16).
                 Some(Err(error)) if self.is_bare && failure::is_empty_body(&error) => {
+                    self.shared().note_library_reset();
                     self.finish();
                     return Poll::Ready(Ok(Piece::End));
                 }
@@ -595,11 +604,12 @@ impl Exchange {
             Blame::Stream => {}
             Blame::BrokenStream => session.shared.note_library_reset(),
             // Whoever comes next must not meet the same, even before the driver has looked.
-            Blame::Session => session.shared.retire(),
+            Blame::Session | Blame::Peer => session.shared.retire(),
         }
         if failure.refusal == Some(Refusal::Stream) && self.settled {
             session.shared.note_refused();
         }
+        self.session_failed = failure.blame == Blame::Session;
         self.refusal = failure.refusal;
         self.give_up();
         failure.error
@@ -638,6 +648,16 @@ impl Exchange {
     /// Whether any of the response has come.
     pub(crate) fn has_received(&self) -> bool {
         self.heads.has_interim() || matches!(self.stage, Stage::Body(_) | Stage::Done)
+    }
+
+    /// Whether the session has failed, and not the stream alone.
+    pub(crate) fn session_failed(&self) -> bool {
+        self.session_failed
+    }
+
+    /// Whether the session takes new streams.
+    pub(crate) fn is_session_open(&self) -> bool {
+        self.session().is_open()
     }
 
     /// Whether the session has served a response; a peer that closes before the first may do so because of the request.

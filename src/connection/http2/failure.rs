@@ -50,6 +50,8 @@ pub(super) enum Blame {
     BrokenStream,
     /// The session.
     Session,
+    /// The session, and another one with this peer would fare no better.
+    Peer,
 }
 
 /// What is known besides the error.
@@ -159,7 +161,10 @@ impl Facts<'_> {
         Failure {
             error: Error::new(kind, Some(self.phase()), self.sent).saying(end.to_string()),
             refusal: None,
-            blame: Blame::Session,
+            blame: match end {
+                End::NotHttp2 | End::SpeaksHttp1 { .. } | End::EnablePush => Blame::Peer,
+                End::Cut | End::Flood(_) | End::NoSettings | End::NoPong { .. } => Blame::Session,
+            },
         }
     }
 

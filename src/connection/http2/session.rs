@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -253,7 +253,7 @@ impl Driver {
         if news & News::SETTINGS != 0 {
             self.shared.settle();
             // They are waited for no longer; what else there is to look at is planned anew.
-            self.check_at = None;
+            self.check_at = Some(Instant::now() + TICK);
             let allowed = self.connection.max_concurrent_send_streams();
             let most = self.config.max_streams_per_session.get();
             self.tell(SessionChange::MaxStreams(allowed.min(most)));
@@ -311,8 +311,13 @@ impl Driver {
         if self.asked.is_some() {
             return;
         }
-        // One that has not been answered yet serves as well; the answer is any byte.
+        // One that has not been answered yet serves as well; the answer is any byte. Of one that has been, the answer is
+        // taken first.
         if let Some(ping) = &mut self.ping {
+            if self.awaits_pong {
+                let mut cx = Context::from_waker(Waker::noop());
+                self.awaits_pong = ping.poll_pong(&mut cx).is_pending();
+            }
             if ping.send_ping(Ping::opaque()).is_ok() {
                 self.last_ping = Some(now);
                 self.awaits_pong = true;

@@ -130,7 +130,6 @@ impl SessionIo {
                     }
                     guard.came(frame, now).map_err(End::Flood)?;
                     match frame.kind {
-                        Kind::Settings if !frame.is_ack() => shared.tell(News::SETTINGS),
                         Kind::GoAway => shared.tell(News::GOING),
                         Kind::Data if frame.len == 0 && frame.flags & END_STREAM == 0 => {
                             *empty_data += 1;
@@ -166,6 +165,8 @@ impl SessionIo {
                 if let Sight::Frame(frame) = sight {
                     match frame.kind {
                         Kind::Headers => shared.note_headers(frame.stream),
+                        // h2 writes it when it has applied the peer's settings; the frame itself it may not have seen yet.
+                        Kind::Settings if frame.is_ack() => shared.tell(News::SETTINGS),
                         Kind::Data if frame.len > 0 => incoming.guard.wrote_data(frame.len as u64),
                         _ => {}
                     }

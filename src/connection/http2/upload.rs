@@ -73,6 +73,16 @@ impl Upload {
         }
     }
 
+    /// There is no stream for it: the body stays, to be sent another time.
+    pub(super) fn keep(&mut self, body: &mut Body) {
+        *self = Self {
+            done: true,
+            stopped: true,
+            source: body.as_bytes().is_none().then(|| std::mem::take(body)),
+            ..Self::default()
+        };
+    }
+
     /// There is no body: the head has ended the stream. The handle serves to reset it.
     pub(super) fn none(&mut self, stream: SendStream<Bytes>) {
         *self = Self {
@@ -140,6 +150,10 @@ impl Upload {
         }
         self.piece = Bytes::new();
         self.held = false;
+        if let Some(stream) = self.stream.as_mut().filter(|_| !self.done) {
+            // Room that nobody uses would be taken from the other streams.
+            stream.reserve_capacity(0);
+        }
         self.stopped |= !self.done;
         self.done = true;
     }
