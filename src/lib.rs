@@ -36,7 +36,8 @@
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
-//! [`ClientBuilder::decompress`]. `test-util`: `sockeye::test`, checks for test suites.
+//! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `test-util`:
+//! `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;
@@ -55,7 +56,7 @@ pub mod stats;
 pub mod test;
 mod url;
 
-pub use body::{Body, Collected};
+pub use body::{Body, Collected, Compression};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
@@ -71,6 +72,6 @@ pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.
-#[cfg(all(doctest, feature = "json"))]
+#[cfg(all(doctest, feature = "json", feature = "form"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

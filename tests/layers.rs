@@ -81,6 +81,8 @@ const PURE: &[&str] = &[
     "socket/route.rs",
     "socket/proxy.rs",
     "body/brotli.rs",
+    "body/compress_gzip.rs",
+    "body/compress_zstd.rs",
     "body/decompress.rs",
     "body/flate.rs",
     "body/lines.rs",

@@ -17,9 +17,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
+use super::blocking::Job;
 use super::factory::Factory;
 use super::{Body, Source, body_error};
 use crate::error::{BoxFuture, Error};
@@ -122,40 +121,6 @@ impl Source for Reading {
 
     fn left(&self) -> Option<u64> {
         Some(self.left)
-    }
-}
-
-/// Work that may block, on a thread of the runtime's that may be blocked. Dropped, it does not begin if it has not yet.
-struct Job<T>(Result<JoinHandle<io::Result<T>>, Option<io::Error>>);
-
-impl<T: Send + 'static> Job<T> {
-    fn new(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Self {
-        Self(match Handle::try_current() {
-            Ok(runtime) => Ok(runtime.spawn_blocking(work)),
-            Err(error) => Err(Some(io::Error::other(error))),
-        })
-    }
-}
-
-impl<T> Future for Job<T> {
-    type Output = io::Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match &mut self.0 {
-            // The runtime may shut down before the work begins.
-            Ok(job) => {
-                ready!(Pin::new(job).poll(cx)).unwrap_or_else(|error| Err(io::Error::other(error)))
-            }
-            Err(error) => Err(error.take().unwrap_or_else(|| io::ErrorKind::Other.into())),
-        })
-    }
-}
-
-impl<T> Drop for Job<T> {
-    fn drop(&mut self) {
-        if let Ok(job) = &self.0 {
-            job.abort();
-        }
     }
 }
 

@@ -2,15 +2,21 @@
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
-//! again, `file.rs` those of files; `progress.rs` watches one; `multipart.rs` puts several into a form. `decompress.rs` says
-//! which content codings are known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and
-//! its reader.
+//! again, `file.rs` those of files; `progress.rs` watches one; `multipart.rs` puts several into a form, `compress.rs` one into a
+//! coding. `decompress.rs` says which content codings are known and takes them off, with one file a coding, and `decoded.rs`
+//! puts it between a source and its reader.
 
+mod blocking;
 #[cfg(feature = "brotli")]
 mod brotli;
 #[cfg(all(test, any(feature = "gzip", feature = "brotli", feature = "zstd")))]
 mod coding_checks;
 mod collect;
+mod compress;
+#[cfg(feature = "gzip")]
+mod compress_gzip;
+#[cfg(feature = "zstd")]
+mod compress_zstd;
 mod decoded;
 mod decompress;
 mod factory;
@@ -19,6 +25,8 @@ mod file;
 mod flate;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(not(all(feature = "gzip", feature = "zstd")))]
+mod no_coding;
 mod progress;
 #[cfg(feature = "zstd")]
 mod zstd;
@@ -37,9 +45,14 @@ use http_body::{Frame, SizeHint};
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
 use factory::{Factory, Making, exact};
+#[cfg(not(feature = "gzip"))]
+use no_coding as compress_gzip;
+#[cfg(not(feature = "zstd"))]
+use no_coding as compress_zstd;
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
+pub use compress::Compression;
 pub(crate) use decoded::Decoding;
 pub(crate) use decompress::{Accepted, Applied};
 #[cfg(feature = "multipart")]

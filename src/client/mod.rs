@@ -3,9 +3,10 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - one file a feature: `json`, `form`, `multipart`
+//! - one file a feature: `json`, `form`, `multipart`, `compress`
 
 mod builder;
+mod compress;
 #[cfg(feature = "form")]
 mod form;
 #[cfg(feature = "json")]

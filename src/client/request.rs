@@ -13,7 +13,7 @@ use super::builder::{field_of_all, listed, replace};
 use super::status::is_error;
 use super::status_error::into_error;
 use super::{Asking, Client, mark_sensitive};
-use crate::body::{Accepted, Body};
+use crate::body::{Accepted, Body, Compression};
 use crate::call::{Call, run};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
@@ -39,6 +39,8 @@ pub struct RequestBuilder {
     userinfo: Option<Box<HeaderValue>>,
     /// The type of the body given last, unless `content-type` is set.
     content_type: Option<HeaderValue>,
+    /// The coding for the body, if it has so many bytes.
+    compression: Option<(u64, Compression)>,
     error_for_status: Option<bool>,
     decompress: Option<bool>,
     extensions: Extensions,
@@ -83,6 +85,7 @@ impl RequestBuilder {
             },
             userinfo,
             content_type: None,
+            compression: None,
             error_for_status: None,
             decompress: None,
             extensions: Extensions::new(),
@@ -334,6 +337,7 @@ impl RequestBuilder {
             },
             userinfo: self.userinfo.clone(),
             content_type: self.content_type.clone(),
+            compression: self.compression,
             error_for_status: self.error_for_status,
             decompress: self.decompress,
             extensions: self.extensions.clone(),
@@ -389,6 +393,7 @@ impl RequestBuilder {
 
     /// Reports the first mistake, and settles what depends on the order in which parts were given.
     fn finish(&mut self) -> Result<()> {
+        self.settle();
         if let Some(mistake) = self.mistake.take() {
             let head = &self.call.head;
             return Err(match head.target.is_nowhere() {
@@ -396,6 +401,10 @@ impl RequestBuilder {
                 false => mistake.on_call(head.target.origin(), &head.method, 0, false),
             });
         }
+        Ok(())
+    }
+
+    fn settle(&mut self) {
         if let Some(credentials) = self.userinfo.take() {
             self.call
                 .head
@@ -412,15 +421,43 @@ impl RequestBuilder {
                 .entry(header::CONTENT_TYPE)
                 .or_insert_with(|| content_type.clone());
             if parts && *own != content_type {
-                let mistake = Error::invalid(
+                self.note(Error::invalid(
                     "multipart: a content-type is set, which cannot name the boundary between the parts; leave it out",
-                );
-                let head = &self.call.head;
-                return Err(mistake.on_call(head.target.origin(), &head.method, 0, false));
+                ));
             }
         }
         self.call.accepted = self.settle_codings();
-        Ok(())
+        if let Some((bytes, coding)) = self.compression.take() {
+            self.compress_body(bytes, coding);
+        }
+    }
+
+    /// Puts the coding on, unless the body is short or in one already.
+    fn compress_body(&mut self, bytes: u64, coding: Compression) {
+        let Call { head, body, .. } = &mut self.call;
+        let short = body.left().is_some_and(|left| left < bytes);
+        if short || body.is_empty() || head.headers.contains_key(header::CONTENT_ENCODING) {
+            return;
+        }
+        if head.headers.contains_key(header::CONTENT_LENGTH) {
+            return self.note(Error::invalid(
+                "compress: a content-length is set, but the length is known only when the body is compressed",
+            ));
+        }
+        let name = coding.name();
+        if !coding.is_built_in() {
+            return self.note(Error::invalid(format!(
+                "compress: {name} needs the feature `{name}`, which this build does not have"
+            )));
+        }
+        *body = std::mem::take(body).compressed(coding);
+        head.headers
+            .insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
+
+    /// For the file that compresses bodies.
+    pub(super) fn set_compression(&mut self, bytes: u64, coding: Compression) {
+        self.compression = Some((bytes, coding));
     }
 
     /// Which codings are taken off the response; asks for them, or against them, where the client's defaults do not.

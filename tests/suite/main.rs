@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod bodies;
+mod compressing;
 mod conformance;
 mod cuts;
 mod decoding;
