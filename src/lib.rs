@@ -35,7 +35,7 @@
 //!
 //! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
 //! can be serialised. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
-//! [`ClientBuilder::decompress`]. `test-util`: `sockeye::test`, checks for test suites.
+//! [`ClientBuilder::decompress`]. `charset` (default): [`Response::text`] in other charsets than UTF-8. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;
@@ -54,13 +54,15 @@ pub mod stats;
 pub mod test;
 mod url;
 
-pub use body::{Body, Collected};
+#[cfg(feature = "json")]
+pub use body::Ndjson;
+pub use body::{Body, BodyReader, BytesStream, Collected, Lines};
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
 pub use config::{Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use response::Response;
+pub use response::{Progress, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};

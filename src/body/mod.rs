@@ -2,10 +2,14 @@
 //!
 //! A body hides where its bytes come from behind `Source`, so that a response body can carry its connection although this
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `decompress.rs` says which content codings are
-//! known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and its reader.
+//! known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and its reader. The adapters of a
+//! response stand on `pieces.rs`: bytes as they come there, `reader.rs`, lines (`line_stream.rs` on `lines.rs`), JSON
+//! (`json.rs`); `text.rs` and `charset.rs` make text of a whole body.
 
 #[cfg(feature = "brotli")]
 mod brotli;
+#[cfg(feature = "charset")]
+mod charset;
 #[cfg(all(test, any(feature = "gzip", feature = "brotli", feature = "zstd")))]
 mod coding_checks;
 mod collect;
@@ -13,6 +17,15 @@ mod decoded;
 mod decompress;
 #[cfg(feature = "gzip")]
 mod flate;
+#[cfg(feature = "json")]
+mod json;
+mod line_stream;
+mod lines;
+#[cfg(not(feature = "charset"))]
+mod no_charset;
+mod pieces;
+mod reader;
+mod text;
 #[cfg(feature = "zstd")]
 mod zstd;
 
@@ -28,6 +41,18 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
+
+#[cfg(feature = "json")]
+pub use json::Ndjson;
+#[cfg(feature = "json")]
+pub(crate) use json::decode_json;
+pub use line_stream::Lines;
+#[cfg(not(feature = "charset"))]
+use no_charset as charset;
+pub use pieces::BytesStream;
+pub(crate) use pieces::Pieces;
+pub use reader::BodyReader;
+pub(crate) use text::decode_text;
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
@@ -257,16 +282,21 @@ impl Body {
 
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
-                if let Repr::Source(source) = &mut self.0.0 {
-                    if let Ok(coded) = source.get_mut() {
-                        coded.source.pause();
-                    }
-                }
+                self.0.pause();
             }
         }
 
         let waiting = Waiting(self);
         poll_fn(|cx| waiting.0.poll_next(cx)).await
+    }
+
+    /// Whoever waited for a frame has stopped.
+    pub(crate) fn pause(&mut self) {
+        if let Repr::Source(source) = &mut self.0 {
+            if let Ok(coded) = source.get_mut() {
+                coded.source.pause();
+            }
+        }
     }
 
     /// Reads the body to its end, without a limit; for a response prefer `Response::bytes`, which has one.

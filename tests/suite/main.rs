@@ -15,6 +15,7 @@ mod liveness;
 mod mixing;
 mod network;
 mod pool;
+mod reading;
 mod runtimes;
 mod seeds;
 mod status;
