@@ -35,7 +35,7 @@
 //!
 //! `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots. `json` (default): JSON bodies, and [`Stats`] that
 //! can be serialised. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
-//! [`ClientBuilder::decompress`]. `charset` (default): [`Response::text`] in other charsets than UTF-8. `test-util`: `sockeye::test`, checks for test suites.
+//! [`ClientBuilder::decompress`]. `sse`: `Response::events`, and an `EventSource` that connects again. `charset` (default): [`Response::text`] in other charsets than UTF-8. `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;
@@ -57,6 +57,10 @@ mod url;
 #[cfg(feature = "json")]
 pub use body::Ndjson;
 pub use body::{Body, BodyReader, BytesStream, Collected, Lines};
+#[cfg(feature = "sse")]
+pub use body::{Event, Events};
+#[cfg(feature = "sse")]
+pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
 pub use config::{Limits, Liveness};
 pub use deadline::Timeouts;

@@ -4,7 +4,7 @@
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `decompress.rs` says which content codings are
 //! known and takes them off, with one file a coding, and `decoded.rs` puts it between a source and its reader. The adapters of a
 //! response stand on `pieces.rs`: bytes as they come there, `reader.rs`, lines (`line_stream.rs` on `lines.rs`), JSON
-//! (`json.rs`); `text.rs` and `charset.rs` make text of a whole body.
+//! (`json.rs`), events (`events.rs` on `sse.rs`); `text.rs` and `charset.rs` make text of a whole body.
 
 #[cfg(feature = "brotli")]
 mod brotli;
@@ -15,6 +15,10 @@ mod coding_checks;
 mod collect;
 mod decoded;
 mod decompress;
+#[cfg(all(feature = "json", feature = "sse"))]
+mod event_json;
+#[cfg(feature = "sse")]
+mod events;
 #[cfg(feature = "gzip")]
 mod flate;
 #[cfg(feature = "json")]
@@ -25,6 +29,8 @@ mod lines;
 mod no_charset;
 mod pieces;
 mod reader;
+#[cfg(feature = "sse")]
+mod sse;
 mod text;
 #[cfg(feature = "zstd")]
 mod zstd;
@@ -42,6 +48,8 @@ use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
+#[cfg(feature = "sse")]
+pub use events::Events;
 #[cfg(feature = "json")]
 pub use json::Ndjson;
 #[cfg(feature = "json")]
@@ -52,6 +60,8 @@ use no_charset as charset;
 pub use pieces::BytesStream;
 pub(crate) use pieces::Pieces;
 pub use reader::BodyReader;
+#[cfg(feature = "sse")]
+pub use sse::Event;
 pub(crate) use text::decode_text;
 
 pub use collect::Collected;

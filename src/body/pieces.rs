@@ -52,7 +52,7 @@ impl Pieces {
     }
 
     /// Whoever waited has stopped (ruling 18).
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         self.body.pause();
     }
 

@@ -178,7 +178,7 @@ impl Response {
 
     /// Type and subtype without parameters, cut to what is worth showing in an error.
     #[cfg_attr(
-        not(feature = "json"),
+        not(any(feature = "json", feature = "sse")),
         expect(dead_code, reason = "only features read by content type")
     )]
     pub(crate) fn media_type(&self) -> String {

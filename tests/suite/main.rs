@@ -9,6 +9,10 @@ mod conformance;
 mod cuts;
 mod decoding;
 mod differential;
+#[cfg(feature = "sse")]
+mod event_source;
+#[cfg(feature = "sse")]
+mod events;
 mod exchange;
 mod interop;
 mod liveness;
