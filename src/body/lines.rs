@@ -7,7 +7,7 @@ use memchr::memchr;
 
 /// Takes pieces of data and gives lines.
 #[derive(Debug)]
-pub(super) struct LineDecoder {
+pub(crate) struct LineDecoder {
     /// What has come and was not looked at.
     input: Bytes,
     /// The beginning of a line whose end has not come yet.
@@ -20,10 +20,10 @@ pub(super) struct LineDecoder {
 
 /// A line is longer than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 impl LineDecoder {
-    pub(super) fn new(max_line: usize) -> Self {
+    pub(crate) fn new(max_line: usize) -> Self {
         Self {
             input: Bytes::new(),
             begun: BytesMut::new(),
@@ -33,23 +33,24 @@ impl LineDecoder {
     }
 
     /// Hands over the next piece, when there is no further line in those before.
-    pub(super) fn feed(&mut self, piece: Bytes) {
+    pub(crate) fn feed(&mut self, piece: Bytes) {
         debug_assert!(self.input.is_empty(), "there may be a line in it");
         self.input = piece;
     }
 
     /// The number of the line that was given last; the first is 1.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// The next line without its end; `None` if its end has not come yet.
-    pub(super) fn next_line(&mut self) -> Result<Option<Bytes>, TooLong> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, TooLong> {
         let Some(at) = memchr(b'\n', &self.input) else {
             self.begun.extend_from_slice(&self.input);
             self.input.clear();
-            // A CR at the end may belong to the end of the line.
-            return match self.begun.len() > self.max_line.saturating_add(1) {
+            // A CR at the end may belong to the end of the line, and the mark before the first one is no part of it.
+            let mark = if self.count == 0 { BOM.len() } else { 0 };
+            return match self.begun.len() > self.max_line.saturating_add(1 + mark) {
                 true => Err(TooLong),
                 false => Ok(None),
             };
@@ -69,7 +70,7 @@ impl LineDecoder {
     }
 
     /// At the end of the data: the last line, if it has no end of its own.
-    pub(super) fn finish(&mut self) -> Result<Option<Bytes>, TooLong> {
+    pub(crate) fn finish(&mut self) -> Result<Option<Bytes>, TooLong> {
         match self.begun.is_empty() {
             true => Ok(None),
             false => {
@@ -80,7 +81,7 @@ impl LineDecoder {
     }
 
     /// Throws away what has come and was not given.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.input.clear();
         self.begun = BytesMut::new();
     }
@@ -158,5 +159,7 @@ mod tests {
         check("abcd", 3, Err(TooLong));
         check("abcd\r\n", 3, Err(TooLong));
         check("\n\n", 0, Ok(&["", ""]));
+        check("\u{feff}abc\nabcd", 3, Err(TooLong));
+        check("\u{feff}abc\r\nabc", 3, Ok(&["abc", "abc"]));
     }
 }

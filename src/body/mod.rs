@@ -55,6 +55,8 @@ pub use json::Ndjson;
 #[cfg(feature = "json")]
 pub(crate) use json::decode_json;
 pub use line_stream::Lines;
+#[cfg(feature = "test-util")]
+pub(crate) use lines::LineDecoder;
 #[cfg(not(feature = "charset"))]
 use no_charset as charset;
 pub use pieces::BytesStream;
@@ -62,12 +64,16 @@ pub(crate) use pieces::Pieces;
 pub use reader::BodyReader;
 #[cfg(feature = "sse")]
 pub use sse::Event;
+#[cfg(all(feature = "sse", feature = "test-util"))]
+pub(crate) use sse::EventDecoder;
 pub(crate) use text::decode_text;
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
 pub(crate) use decoded::Decoding;
 pub(crate) use decompress::{Accepted, Applied};
+#[cfg(feature = "test-util")]
+pub(crate) use decompress::{Decoder, DecompressError};
 
 /// The body of a request or of a response.
 ///

@@ -5,27 +5,42 @@
 //! message's, limits that are exact, agreement with a slow second implementation. No part of the public surface.
 
 mod chunked;
+mod decompress;
 mod exchange;
 mod framing;
+mod lines;
+#[cfg(not(feature = "sse"))]
+mod no_sse;
 mod request_head;
 mod response_head;
+#[cfg(feature = "sse")]
+mod sse;
 mod url;
 
 pub use chunked::chunked;
+pub use decompress::decompress;
 pub use exchange::exchange;
 pub use framing::framing;
+pub use lines::lines;
+#[cfg(not(feature = "sse"))]
+pub use no_sse::sse;
 pub use request_head::request_head;
 pub use response_head::response_head;
+#[cfg(feature = "sse")]
+pub use sse::sse;
 pub use url::url;
 
 /// What a target is: it takes any bytes, and panics.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
+    ("decompress", decompress),
+    ("lines", lines),
+    ("sse", sse),
     ("exchange", exchange),
     ("request_head", request_head),
     ("url", url),
