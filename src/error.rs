@@ -66,7 +66,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's own request body failed or missed its length, or a stream was cut off.
+    /// The caller's own side of a body failed: a request body failed or missed its length, what a response was copied to could
+    /// not be written; or a stream of events ended too early.
     Body,
     /// A circuit breaker refused the call.
     CircuitOpen,

@@ -36,8 +36,9 @@
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
-//! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `test-util`:
-//! `sockeye::test`, checks for test suites.
+//! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
+//! [`Response::text`] in other charsets than UTF-8. `sse`: `Response::events`, and an `EventSource` that connects again.
+//! `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
 mod call;
@@ -56,15 +57,21 @@ pub mod stats;
 pub mod test;
 mod url;
 
-pub use body::{Body, Collected, Compression};
+#[cfg(feature = "json")]
+pub use body::Ndjson;
+pub use body::{Body, BodyReader, BytesStream, Collected, Compression, Lines};
+#[cfg(feature = "sse")]
+pub use body::{Event, Events};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
+#[cfg(feature = "sse")]
+pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
 pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use response::Response;
+pub use response::{Progress, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};

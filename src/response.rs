@@ -2,7 +2,10 @@
 //!
 //! The head is the bytes that came and an index; the map of `headers()` is built when it is first wanted. A small response
 //! is complete when the caller sees it, and its connection is back in the pool by then; a larger one carries its
-//! connection until the last byte. Made by the client's layers; knows neither pool nor protocol.
+//! connection until the last byte. Made by the client's layers; knows neither pool nor protocol. `reading.rs` has what turns the
+//! body into something else: text, lines, a file.
+
+mod reading;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,6 +21,8 @@ use crate::head::ResponseHead;
 use crate::socket::{ConnectionInfo, Upgraded};
 use crate::stats::Timings;
 use crate::url::Target;
+
+pub use reading::Progress;
 
 /// The answer to a request.
 ///
@@ -182,7 +187,7 @@ impl Response {
         self.attempts
     }
 
-    /// The whole body. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
+    /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
     pub async fn bytes(self) -> Result<Bytes> {
         let limit = self.max_body;
         match self.content {
@@ -195,21 +200,6 @@ impl Response {
             Content::Apart(body) => Ok(collect_within(body, limit).await?.bytes),
             Content::Switched(_) => Ok(Bytes::new()),
         }
-    }
-
-    /// The whole body as text. It must be UTF-8; anything else fails with [`ErrorKind::Decode`]. Limited as [`bytes`](Self::bytes).
-    pub async fn text(self) -> Result<String> {
-        let (status, origin) = (self.status(), self.target.origin());
-        let bytes = self.bytes().await?;
-        String::from_utf8(bytes.into()).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Error::new(ErrorKind::Decode, Some(Phase::Read), Sent::All)
-                .saying(format!(
-                    "the body of status {} is not UTF-8 at byte {at}",
-                    status.as_u16()
-                ))
-                .at(&origin)
-        })
     }
 
     /// The next piece of the body as it arrives; `None` at the end. Dropping the future loses nothing.

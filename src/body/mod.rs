@@ -4,11 +4,15 @@
 //! folder knows no pool. `collect.rs` reads a body to its end within a limit; `factory.rs` makes bodies that can be sent
 //! again, `file.rs` those of files; `progress.rs` watches one; `multipart.rs` puts several into a form, `compress.rs` one into a
 //! coding. `decompress.rs` says which content codings are known and takes them off, with one file a coding, and `decoded.rs`
-//! puts it between a source and its reader.
+//! puts it between a source and its reader. The adapters of a response stand on `pieces.rs`: bytes as they come there,
+//! `reader.rs`, lines (`line_stream.rs` on `lines.rs`), JSON (`json.rs`), events (`events.rs` on `sse.rs`); `text.rs` and
+//! `charset.rs` make text of a whole body.
 
 mod blocking;
 #[cfg(feature = "brotli")]
 mod brotli;
+#[cfg(feature = "charset")]
+mod charset;
 #[cfg(all(test, any(feature = "gzip", feature = "brotli", feature = "zstd")))]
 mod coding_checks;
 mod collect;
@@ -19,15 +23,30 @@ mod compress_gzip;
 mod compress_zstd;
 mod decoded;
 mod decompress;
+#[cfg(all(feature = "json", feature = "sse"))]
+mod event_json;
+#[cfg(feature = "sse")]
+mod events;
 mod factory;
 mod file;
 #[cfg(feature = "gzip")]
 mod flate;
+#[cfg(feature = "json")]
+mod json;
+mod line_stream;
+mod lines;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(not(feature = "charset"))]
+mod no_charset;
 #[cfg(not(all(feature = "gzip", feature = "zstd")))]
 mod no_coding;
+mod pieces;
 mod progress;
+mod reader;
+#[cfg(feature = "sse")]
+mod sse;
+mod text;
 #[cfg(feature = "zstd")]
 mod zstd;
 
@@ -44,17 +63,38 @@ use http_body::{Frame, SizeHint};
 
 use crate::error::{BoxError, Error, ErrorKind, Phase, Sent};
 
+#[cfg(feature = "sse")]
+pub use events::Events;
 use factory::{Factory, Making, exact};
+#[cfg(feature = "json")]
+pub use json::Ndjson;
+#[cfg(feature = "json")]
+pub(crate) use json::decode_json;
+pub use line_stream::Lines;
+#[cfg(feature = "test-util")]
+pub(crate) use lines::LineDecoder;
+#[cfg(not(feature = "charset"))]
+use no_charset as charset;
 #[cfg(not(feature = "gzip"))]
 use no_coding as compress_gzip;
 #[cfg(not(feature = "zstd"))]
 use no_coding as compress_zstd;
+pub use pieces::BytesStream;
+pub(crate) use pieces::Pieces;
+pub use reader::BodyReader;
+#[cfg(feature = "sse")]
+pub use sse::Event;
+#[cfg(all(feature = "sse", feature = "test-util"))]
+pub(crate) use sse::EventDecoder;
+pub(crate) use text::decode_text;
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};
 pub use compress::Compression;
 pub(crate) use decoded::Decoding;
 pub(crate) use decompress::{Accepted, Applied};
+#[cfg(feature = "test-util")]
+pub(crate) use decompress::{Decoder, DecompressError};
 #[cfg(feature = "multipart")]
 pub use multipart::{Multipart, Part};
 
@@ -279,15 +319,6 @@ impl Body {
         Poll::Ready(frame)
     }
 
-    /// Whoever waited for a frame has stopped.
-    fn pause(&mut self) {
-        if let Repr::Source(source) = &mut self.0 {
-            if let Ok(coded) = source.get_mut() {
-                coded.source.pause();
-            }
-        }
-    }
-
     /// The next frame. Dropping the future loses nothing, and stops the clock of the read limit (ruling 18).
     pub(crate) async fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
         struct Waiting<'a>(&'a mut Body);
@@ -300,6 +331,15 @@ impl Body {
 
         let waiting = Waiting(self);
         poll_fn(|cx| waiting.0.poll_next(cx)).await
+    }
+
+    /// Whoever waited for a frame has stopped.
+    pub(crate) fn pause(&mut self) {
+        if let Repr::Source(source) = &mut self.0 {
+            if let Ok(coded) = source.get_mut() {
+                coded.source.pause();
+            }
+        }
     }
 
     /// Reads the body to its end, without a limit; for a response prefer `Response::bytes`, which has one.

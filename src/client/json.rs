@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::RequestBuilder;
-use crate::body::Body;
+use crate::body::{Body, Ndjson, decode_json};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent, StatusError};
 use crate::response::Response;
 
@@ -33,73 +33,48 @@ impl Response {
     pub async fn json<T: DeserializeOwned>(self) -> Result<T> {
         let status = self.status();
         let origin = self.target.origin();
-        let content_type = self.header("content-type").map(media_type);
+        let content_type = self.media_type();
         let bytes = self.bytes().await?;
-        decode(&bytes).map_err(|error| {
-            let kind = content_type.as_deref().unwrap_or("no content type");
+        decode_json(&bytes).map_err(|error| {
             let text = format!(
-                "the body of status {} ({}) is not the expected JSON: {error}",
-                status.as_u16(),
-                kind.escape_debug()
+                "the body of status {} ({content_type}) is not the expected JSON: {error}",
+                status.as_u16()
             );
             Error::new(ErrorKind::Decode, Some(Phase::Read), Sent::All)
                 .saying(text)
                 .at(&origin)
         })
     }
+
+    /// The values of a body that has one JSON value on each line (`application/x-ndjson`), as they arrive; the content type is
+    /// not looked at. There is no limit to how many there are, and one line may have a megabyte: see [`Ndjson`].
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// #[derive(serde::Deserialize)]
+    /// struct Row { id: u64 }
+    ///
+    /// let client = sockeye::Client::new();
+    /// let mut rows = client.get("https://api.example.com/export").send().await?.ndjson::<Row>();
+    /// while let Some(row) = rows.next().await {
+    ///     println!("{}", row?.id);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn ndjson<T: DeserializeOwned>(self) -> Ndjson<T> {
+        Ndjson::new(self.into_pieces())
+    }
 }
 
 impl StatusError {
     /// The kept body, read as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        decode(&self.body).map_err(|error| {
+        decode_json(&self.body).map_err(|error| {
             let text = format!(
                 "the body of status {} is not the expected JSON: {error}",
                 self.status.as_u16()
             );
             Error::new(ErrorKind::Decode, Some(Phase::Read), Sent::All).saying(text)
         })
-    }
-}
-
-/// Type and subtype without parameters, cut to what is worth showing.
-fn media_type(value: &str) -> String {
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.chars().take(64).collect()
-}
-
-/// The value, or what is wrong and the bytes around it.
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        match excerpt(bytes, error.line(), error.column()) {
-            Some(excerpt) => format!("{error}, near \"{excerpt}\""),
-            None => error.to_string(),
-        }
-    })
-}
-
-/// Up to 20 bytes on each side of a place, escaped.
-fn excerpt(bytes: &[u8], line: usize, column: usize) -> Option<String> {
-    let lines_before = bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .take(line.checked_sub(1)?);
-    let at = lines_before.map(<[u8]>::len).sum::<usize>() + column.saturating_sub(1);
-    let around = bytes.get(at.saturating_sub(20)..bytes.len().min(at + 20))?;
-    (!around.is_empty()).then(|| around.escape_ascii().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistake_is_shown_with_what_is_around_it() {
-        let error = decode::<Vec<u32>>(b"[1,\n 2, oops]").unwrap_err();
-        assert!(error.contains("line 2 column 5"), "{error}");
-        assert!(error.contains("oops"), "{error}");
-        assert_eq!(
-            decode::<u32>(b"").unwrap_err(),
-            "EOF while parsing a value at line 1 column 0"
-        );
     }
 }

@@ -3,10 +3,12 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - one file a feature: `json`, `form`, `multipart`, `compress`
+//! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
 mod compress;
+#[cfg(feature = "sse")]
+mod event_source;
 #[cfg(feature = "form")]
 mod form;
 #[cfg(feature = "json")]
@@ -14,6 +16,8 @@ mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod request;
+#[cfg(feature = "sse")]
+mod sse;
 mod status;
 mod status_error;
 
@@ -35,6 +39,8 @@ use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
 
 pub use builder::ClientBuilder;
+#[cfg(feature = "sse")]
+pub use event_source::EventSource;
 pub use request::RequestBuilder;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.

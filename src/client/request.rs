@@ -34,7 +34,7 @@ use crate::url::{Parsed, Target};
 pub struct RequestBuilder {
     client: Client,
     /// Built in place: what is sent is lent from here to the spine, and moved nowhere.
-    call: Call,
+    pub(super) call: Call,
     /// The URL's userinfo, unless `authorization` is set.
     userinfo: Option<Box<HeaderValue>>,
     /// The type of the body given last, unless `content-type` is set.

@@ -11,6 +11,10 @@ mod conformance;
 mod cuts;
 mod decoding;
 mod differential;
+#[cfg(feature = "sse")]
+mod event_source;
+#[cfg(feature = "sse")]
+mod events;
 mod exchange;
 #[cfg(feature = "form")]
 mod forms;
@@ -25,6 +29,7 @@ mod mixing;
 mod multipart;
 mod network;
 mod pool;
+mod reading;
 mod runtimes;
 mod seeds;
 mod status;

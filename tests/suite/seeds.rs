@@ -80,6 +80,21 @@ fn chunked() {
 }
 
 #[test]
+fn decompress() {
+    replay("decompress", 100);
+}
+
+#[test]
+fn lines() {
+    replay("lines", 200);
+}
+
+#[test]
+fn sse() {
+    replay("sse", 200);
+}
+
+#[test]
 fn exchange() {
     replay("exchange", 10);
 }

@@ -5,23 +5,35 @@
 //! message's, limits that are exact, agreement with a slow second implementation. No part of the public surface.
 
 mod chunked;
+mod decompress;
 mod exchange;
 mod framing;
 mod http2_exchange;
+mod lines;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(not(feature = "sse"))]
+mod no_sse;
 mod request_head;
 mod response_head;
+#[cfg(feature = "sse")]
+mod sse;
 mod url;
 
 pub use chunked::chunked;
+pub use decompress::decompress;
 pub use exchange::exchange;
 pub use framing::framing;
 pub use http2_exchange::http2_exchange;
+pub use lines::lines;
 #[cfg(feature = "multipart")]
 pub use multipart::multipart;
+#[cfg(not(feature = "sse"))]
+pub use no_sse::sse;
 pub use request_head::request_head;
 pub use response_head::response_head;
+#[cfg(feature = "sse")]
+pub use sse::sse;
 pub use url::url;
 
 /// What a target is: it takes any bytes, and panics.
@@ -32,6 +44,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("response_head", response_head),
     ("framing", framing),
     ("chunked", chunked),
+    ("decompress", decompress),
+    ("lines", lines),
+    ("sse", sse),
     ("exchange", exchange),
     ("http2_exchange", http2_exchange),
     ("request_head", request_head),

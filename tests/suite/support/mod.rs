@@ -1,6 +1,7 @@
 //! What the tests stand on: peers, servers, faults and streams. No test is in here.
 
 pub(crate) mod faults;
+pub(crate) mod framing;
 #[cfg(feature = "http2")]
 pub(crate) mod http2;
 pub(crate) mod peer;
