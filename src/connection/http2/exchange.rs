@@ -288,10 +288,9 @@ impl Exchange {
         }
     }
 
-    /// An interim response: counted, told, and otherwise skipped.
+    /// An interim response: told, and otherwise skipped.
     fn interim(&mut self, interim: &Response<()>) -> Result<()> {
         let session = &self.session.as_ref().expect(LENT).session;
-        session.shared.note_interim();
         let admitted = self
             .heads
             .interim(interim.status(), interim.headers(), &session.limits);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::frames::{FrameHead, Kind};
+use super::frames::{END_STREAM, FrameHead, Kind};
 
 /// What a peer has sent of late.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct FloodGuard {
     window_updates: u64,
     /// DATA bytes written that account for no frame yet.
     written: u64,
+    /// Requests whose response may still begin: each accounts for one head that is not the end of its stream.
+    heads: u32,
 }
 
 impl FloodGuard {
@@ -29,7 +31,13 @@ impl FloodGuard {
             without_progress: 0,
             window_updates: 0,
             written: 0,
+            heads: 0,
         }
+    }
+
+    /// So many requests have been written.
+    pub(super) fn asked(&mut self, requests: u32) {
+        self.heads = MOST_HEADS.min(self.heads + requests);
     }
 
     /// A frame has come. Fails when it is one too many.
@@ -43,20 +51,21 @@ impl FloodGuard {
                 self.window_updates = self.window_updates.saturating_sub(1);
                 !accounted
             }
+            // Interim responses; h2 keeps them until they are asked for. Nobody asks while a caller is busy elsewhere.
+            Kind::Headers if frame.flags & END_STREAM == 0 => {
+                let accounted = self.heads > 0;
+                self.heads = self.heads.saturating_sub(1);
+                !accounted
+            }
             Kind::Headers | Kind::PushPromise | Kind::GoAway => false,
         };
         if is_control {
-            return self.count(1, now);
+            return self.count(now);
         }
         if matches!(frame.kind, Kind::Headers | Kind::Data) {
             self.without_progress = 0;
         }
         Ok(())
-    }
-
-    /// So many interim responses have come. Their frames look like progress and are none.
-    pub(super) fn interim(&mut self, count: u32, now: Instant) -> Result<(), Flood> {
-        self.count(count, now)
     }
 
     /// We have written this many bytes of DATA. That is progress, too, and the peer may open its windows for it.
@@ -67,16 +76,13 @@ impl FloodGuard {
         self.written %= 1024;
     }
 
-    fn count(&mut self, more: u32, now: Instant) -> Result<(), Flood> {
-        if more == 0 {
-            return Ok(());
-        }
+    fn count(&mut self, now: Instant) -> Result<(), Flood> {
         if now.saturating_duration_since(self.span_began) >= SPAN {
             self.span_began = now;
             self.in_span = 0;
         }
-        self.in_span = self.in_span.saturating_add(more);
-        self.without_progress = self.without_progress.saturating_add(more);
+        self.in_span = self.in_span.saturating_add(1);
+        self.without_progress = self.without_progress.saturating_add(1);
         if self.in_span > MOST_IN_SPAN || self.without_progress > MOST_WITHOUT_PROGRESS {
             return Err(Flood {
                 in_span: self.in_span,
@@ -102,6 +108,9 @@ pub(super) const MOST_IN_SPAN: u32 = 10_000;
 
 /// Control frames with neither HEADERS nor DATA between them.
 pub(super) const MOST_WITHOUT_PROGRESS: u32 = 1_000;
+
+/// Heads that can be saved up, since a head that ends its stream takes none.
+const MOST_HEADS: u32 = 10_000;
 
 /// WINDOW_UPDATE frames that can be saved up.
 const MOST_CREDIT: u64 = 1 << 20;
@@ -142,7 +151,8 @@ mod tests {
             (Kind::Data, 1, 0, false),
             (Kind::Continuation, 0, 0, true),
             (Kind::Continuation, 1, 0, false),
-            (Kind::Headers, 9, 0, false),
+            (Kind::Headers, 9, 0, true),
+            (Kind::Headers, 9, END_STREAM, false),
             (Kind::WindowUpdate, 4, 0, true),
             (Kind::GoAway, 8, 0, false),
         ] {
@@ -177,11 +187,13 @@ mod tests {
         assert_eq!(passed(&mut guard, update, now), 10 + 1_000);
     }
 
+    /// Ruling 2: what comes before the final head is counted, however little of it is asked for.
     #[test]
-    fn interim_responses_are_counted_although_their_frames_look_like_progress() {
+    fn each_request_accounts_for_one_head() {
         let now = Instant::now();
         let mut guard = FloodGuard::new(now);
-        assert!(guard.interim(1_000, now).is_ok());
-        assert!(guard.interim(1, now).is_err());
+        guard.asked(10);
+        let head = frame(Kind::Headers, 9, 0);
+        assert_eq!(passed(&mut guard, head, now), 10 + 1_000);
     }
 }

@@ -51,6 +51,9 @@ pub(super) fn encode(
     *request.uri_mut() = uri(head)?;
     let mut switches = head.method == Method::CONNECT;
     if let Some(protocol) = head.upgrade() {
+        if body != BodyLength::None {
+            return Err(EncodeError::ConnectWithBody);
+        }
         // RFC 8441 section 4: in place of Upgrade, one protocol by name.
         let protocol = protocol.to_str().map_err(|_| EncodeError::Upgrade)?;
         if protocol.contains([',', '/', ' ']) {
@@ -493,6 +496,8 @@ mod tests {
         assert_eq!(encoded.request.uri(), "https://a.test/chat");
         let protocol = encoded.request.extensions().get::<Protocol>().unwrap();
         assert_eq!(protocol.as_str(), "websocket");
+        // The stream is the other protocol's from the first byte: a body has no place on it.
+        assert!(encode(&other, &defaults(), BodyLength::Known(1)).is_err());
         // Only one can be named.
         other.asks = asks("websocket, other");
         assert!(encode(&other, &defaults(), BodyLength::None).is_err());

@@ -113,35 +113,29 @@ impl SessionIo {
             started,
             empty_data,
         } = incoming;
-        let interim = shared.take_interim();
-        let outcome = guard
-            .interim(interim, now)
-            .map_err(End::Flood)
-            .and_then(|()| {
-                walk.pass(buffer, |sight| {
-                    let frame = match sight {
-                        Sight::Frame(frame) => frame,
-                        // Servers must not (RFC 9113 section 6.5.2).
-                        Sight::Setting { id: 2, value: 1.. } => return Err(End::EnablePush),
-                        Sight::Setting { .. } => return Ok(()),
-                    };
-                    if !std::mem::replace(started, true) && !is_first(frame) {
-                        return Err(End::NotHttp2);
+        let outcome = walk.pass(buffer, |sight| {
+            let frame = match sight {
+                Sight::Frame(frame) => frame,
+                // Servers must not (RFC 9113 section 6.5.2).
+                Sight::Setting { id: 2, value: 1.. } => return Err(End::EnablePush),
+                Sight::Setting { .. } => return Ok(()),
+            };
+            if !std::mem::replace(started, true) && !is_first(frame) {
+                return Err(End::NotHttp2);
+            }
+            guard.came(frame, now).map_err(End::Flood)?;
+            match frame.kind {
+                Kind::GoAway => shared.tell(News::GOING),
+                Kind::Data if frame.len == 0 && frame.flags & END_STREAM == 0 => {
+                    *empty_data += 1;
+                    if *empty_data == MOST_EMPTY_DATA {
+                        shared.tell(News::WORN);
                     }
-                    guard.came(frame, now).map_err(End::Flood)?;
-                    match frame.kind {
-                        Kind::GoAway => shared.tell(News::GOING),
-                        Kind::Data if frame.len == 0 && frame.flags & END_STREAM == 0 => {
-                            *empty_data += 1;
-                            if *empty_data == MOST_EMPTY_DATA {
-                                shared.tell(News::WORN);
-                            }
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                })
-            });
+                }
+                _ => {}
+            }
+            Ok(())
+        });
         outcome.map_err(|end| shared.ends(end))
     }
 
@@ -164,7 +158,10 @@ impl SessionIo {
             let passed: Result<(), std::convert::Infallible> = outgoing.pass(part, |sight| {
                 if let Sight::Frame(frame) = sight {
                     match frame.kind {
-                        Kind::Headers => shared.note_headers(frame.stream),
+                        Kind::Headers => {
+                            let begun = shared.note_headers(frame.stream);
+                            incoming.guard.asked(u32::from(begun));
+                        }
                         // h2 writes it when it has applied the peer's settings; the frame itself it may not have seen yet.
                         Kind::Settings if frame.is_ack() => shared.tell(News::SETTINGS),
                         Kind::Data if frame.len > 0 => incoming.guard.wrote_data(frame.len as u64),

@@ -39,7 +39,6 @@ pub(super) struct Shared {
     active: AtomicUsize,
     /// Responses that were delivered.
     served: AtomicU64,
-    interim: AtomicU32,
     cancels: AtomicU32,
     library_resets: AtomicU32,
     refused: AtomicU32,
@@ -114,7 +113,6 @@ impl Shared {
             cut_head: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             served: AtomicU64::new(0),
-            interim: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
             library_resets: AtomicU32::new(0),
             refused: AtomicU32::new(0),
@@ -164,9 +162,10 @@ impl Shared {
         stream > 0 && self.cut_head.load(Ordering::Acquire) == stream
     }
 
-    /// HEADERS were handed to the system. Trailers are HEADERS, too, of a stream that is older than the newest.
-    pub(super) fn note_headers(&self, stream: u32) {
-        self.headers_written.fetch_max(stream, Ordering::Release);
+    /// HEADERS were handed to the system. Trailers are HEADERS, too, of a stream that is older than the newest. Answers
+    /// whether they began a stream.
+    pub(super) fn note_headers(&self, stream: u32) -> bool {
+        self.headers_written.fetch_max(stream, Ordering::Release) < stream
     }
 
     pub(super) fn note_written(&self, bytes: u64) {
@@ -215,18 +214,6 @@ impl Shared {
     /// Whether a response was delivered before.
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed) > 0
-    }
-
-    /// An interim response has come.
-    pub(super) fn note_interim(&self) {
-        self.interim.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn take_interim(&self) -> u32 {
-        if self.interim.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
-        self.interim.swap(0, Ordering::Relaxed)
     }
 
     /// A stream was cancelled. h2 remembers it for a while, because frames for it may be on their way, and gives the session
