@@ -10,8 +10,8 @@ use crate::scenario::Failure;
 /// The cores this process was given, and the one among them for client and server together.
 #[cfg(target_os = "linux")]
 pub(crate) struct Cores {
-    all: nix::sched::CpuSet,
-    one: nix::sched::CpuSet,
+    pub(crate) all: nix::sched::CpuSet,
+    pub(crate) one: nix::sched::CpuSet,
 }
 
 #[cfg(target_os = "linux")]

@@ -10,19 +10,25 @@ mod cores;
 mod measure;
 mod median;
 mod options;
+mod output;
+mod process;
+mod proxies;
 mod report;
 mod scenario;
 mod server;
 mod turn;
+mod words;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cores::Cores;
 use crate::options::{Command, HELP, Options};
-use crate::report::{METHOD, Report, ScenarioReport};
+use crate::output::write;
+use crate::proxies::refuse_proxies;
+use crate::report::{Report, ScenarioReport};
 use crate::scenario::{Failure, Work};
 use crate::server::{SERVE, Server};
+use crate::words::METHOD;
 
 fn main() -> ExitCode {
     match start() {
@@ -87,24 +93,5 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A proxy in the environment would be used by some contenders and not by others.
-fn refuse_proxies() -> Result<(), Failure> {
-    let names = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
-    match names
-        .into_iter()
-        .find(|name| std::env::var_os(name).is_some())
-    {
-        Some(name) => Err(format!("unset {name} first: it would send requests elsewhere").into()),
-        None => Ok(()),
-    }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(path, text)
-        .map_err(|error| format!("writing {} failed: {error}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
-}
+/// The twin that counts allocations.
+pub(crate) const TWIN: &str = env!("CARGO_BIN_EXE_peers-allocations");

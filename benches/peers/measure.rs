@@ -5,14 +5,15 @@
 //! the rounds is reported with its quartiles. Absolute numbers are medians too, but move with the machine.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
+use crate::TWIN;
 use crate::contenders::Contender;
 use crate::median::{Median, order};
+use crate::process::{ask, numbers};
 use crate::scenario::{Amount, Failure, Scenario, Target};
 
 /// The clocks at one moment: the wall's and this process's own, over all of its threads.
@@ -101,7 +102,7 @@ fn sample(
     amount: Amount,
     address: SocketAddr,
 ) -> Result<Sample, Failure> {
-    let target = Target::new(address, amount.download_mib)?;
+    let target = Target::new(address, scenario, amount)?;
     let turn = contender.turn(scenario, amount, &target, Clocks::now)?;
     let microseconds = |before: Duration, after: Duration| {
         after.saturating_sub(before).as_secs_f64() * 1e6 / turn.units
@@ -126,23 +127,14 @@ fn count_allocations(
     address: SocketAddr,
 ) -> Result<(f64, f64), Failure> {
     let amount = reduced(amount);
-    let output = Command::new(env!("CARGO_BIN_EXE_peers-allocations"))
-        .args([
-            address.to_string(),
-            scenario.name.to_owned(),
-            contender.name().to_owned(),
-        ])
-        .args([amount.requests.to_string(), amount.download_mib.to_string()])
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().into());
-    }
-    let line = String::from_utf8(output.stdout)?;
-    let (allocations, bytes) = line
-        .trim()
-        .split_once(' ')
-        .ok_or("no count of allocations")?;
-    Ok((allocations.parse()?, bytes.parse()?))
+    let mut words = vec![
+        address.to_string(),
+        scenario.name.to_owned(),
+        contender.name().to_owned(),
+    ];
+    words.extend([amount.requests.to_string(), amount.download_mib.to_string()]);
+    let [allocations, bytes] = numbers(&ask(TWIN, &words)?)?;
+    Ok((allocations, bytes))
 }
 
 /// The smaller amount that is enough for warming up and for counting.

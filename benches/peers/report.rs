@@ -9,14 +9,8 @@ use serde::Serialize;
 use crate::contenders::Contender;
 use crate::measure::{Sample, Series, median_of_ratios};
 use crate::median::Median;
-use crate::scenario::{Amount, Scenario, Work};
-
-/// How the numbers come about, in every output.
-pub(crate) const METHOD: &str = "ratios are medians of the ratios within each round, because the \
-    machine is noisy; absolute numbers are medians over the rounds; CPU time is the client \
-    process's own, user and system; a client of one thread shares one core with the server \
-    except when downloading; \
-    allocations are counted in a separate run";
+use crate::scenario::{Amount, Scenario};
+use crate::words::{METHOD, title, unit};
 
 /// The whole comparison.
 #[derive(Serialize)]
@@ -84,11 +78,12 @@ impl ScenarioReport {
     pub(crate) fn new(scenario: &Scenario, all: &[Series]) -> Self {
         let bare = find(all, Contender::Bare);
         let reqwest = find(all, Contender::Reqwest);
+        let (unit, short_unit) = unit(scenario.work);
         Self {
             name: scenario.name,
             title: title(scenario),
-            unit: unit(scenario.work),
-            short_unit: short_unit(scenario.work),
+            unit,
+            short_unit,
             contenders: all
                 .iter()
                 .map(|series| ContenderReport::new(series, bare, reqwest))
@@ -127,7 +122,7 @@ impl fmt::Display for ScenarioReport {
         writeln!(f, "{}", self.title)?;
         writeln!(
             f,
-            "  {:<11}{:>11}{:>9}{:>9}{:>15}{:>11}{:>10}{:>15}{:>11}",
+            "  {:<11}{:>11}{:>9}{:>9}{:>15}{:>11}{:>10}{:>13}{:>15}{:>15}{:>11}",
             "",
             format!("CPU us/{unit}"),
             "of user",
@@ -135,6 +130,8 @@ impl fmt::Display for ScenarioReport {
             "(quartiles)",
             "x reqwest",
             format!("{unit}/s"),
+            "rate x bare",
+            "(quartiles)",
             "rate x reqwest",
             format!("alloc/{unit}"),
         )?;
@@ -147,57 +144,21 @@ impl fmt::Display for ScenarioReport {
 
 impl fmt::Display for ContenderReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quartiles = self.cpu_to_bare.map_or_else(
-            || "-".to_owned(),
-            |ratio| format!("({:.2}-{:.2})", ratio.lower_quartile, ratio.upper_quartile),
-        );
         write!(
             f,
-            "  {:<11}{:>11}{:>9}{:>9}{:>15}{:>11}{:>10}{:>15}{:>11.1}",
+            "  {:<11}{:>11}{:>9}{:>9}{:>15}{:>11}{:>10}{:>13}{:>15}{:>15}{:>11.1}",
             self.name,
             number(self.cpu_microseconds, 2),
             number(self.user_microseconds, 2),
             number(self.cpu_to_bare, 2),
-            quartiles,
+            quartiles(self.cpu_to_bare),
             number(self.cpu_to_reqwest, 2),
             number(self.units_per_second, 0),
+            number(self.rate_to_bare, 2),
+            quartiles(self.rate_to_bare),
             number(self.rate_to_reqwest, 2),
             self.allocations,
         )
-    }
-}
-
-/// The scenario in words.
-fn title(scenario: &Scenario) -> String {
-    let work = match scenario.work {
-        Work::Get => "GET",
-        Work::Post => "POST",
-        Work::Download => "download in chunks",
-    };
-    let threads = if scenario.threads == 1 {
-        "thread"
-    } else {
-        "threads"
-    };
-    format!(
-        "{work}, {} concurrent, {} {threads}",
-        scenario.concurrent, scenario.threads
-    )
-}
-
-/// The unit that CPU time, rate and allocations are divided by.
-fn unit(work: Work) -> &'static str {
-    match work {
-        Work::Get | Work::Post => "request",
-        Work::Download => "MiB",
-    }
-}
-
-/// The same, short enough for the head of a column.
-fn short_unit(work: Work) -> &'static str {
-    match work {
-        Work::Get | Work::Post => "req",
-        Work::Download => "MiB",
     }
 }
 
@@ -205,6 +166,13 @@ fn number(value: Option<Median>, decimals: usize) -> String {
     value.map_or_else(
         || "-".to_owned(),
         |value| format!("{:.decimals$}", value.median),
+    )
+}
+
+fn quartiles(value: Option<Median>) -> String {
+    value.map_or_else(
+        || "-".to_owned(),
+        |value| format!("({:.2}-{:.2})", value.lower_quartile, value.upper_quartile),
     )
 }
 

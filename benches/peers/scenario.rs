@@ -57,6 +57,34 @@ const fn scenario(name: &'static str, work: Work, concurrent: usize, threads: us
     }
 }
 
+impl Scenario {
+    /// Exchanges of each task.
+    pub(crate) fn repeats(&self, amount: Amount) -> usize {
+        match self.work {
+            // One at a time is slow, and steady enough with half as many.
+            Work::Get | Work::Post if self.concurrent == 1 => amount.requests.div_ceil(2),
+            Work::Get | Work::Post => amount.requests.div_ceil(self.concurrent),
+            Work::Download => 1,
+        }
+    }
+
+    /// What each task does before anything is read, and how often.
+    pub(crate) fn warm_up(&self, amount: Amount) -> (Work, usize) {
+        match self.work {
+            Work::Get | Work::Post => (self.work, amount.requests / 10 / self.concurrent),
+            Work::Download => (Work::Get, 0),
+        }
+    }
+
+    /// Requests, or MiB received.
+    pub(crate) fn units(&self, amount: Amount) -> f64 {
+        match self.work {
+            Work::Get | Work::Post => (self.repeats(amount) * self.concurrent) as f64,
+            Work::Download => amount.download_mib as f64,
+        }
+    }
+}
+
 /// How much one turn does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amount {
@@ -75,19 +103,35 @@ pub(crate) struct Target {
     pub(crate) small: Uri,
     /// The URI of the large answer.
     pub(crate) big: Uri,
+    /// The length of the large answer.
+    big_bytes: u64,
     /// The body of every POST.
     pub(crate) post_body: Bytes,
 }
 
 impl Target {
-    /// The target behind `address` with a large answer of `download_mib` MiB.
-    pub(crate) fn new(address: SocketAddr, download_mib: u64) -> Result<Self, Failure> {
+    /// The target behind `address` with a large answer of the size that `amount` says.
+    pub(crate) fn new(
+        address: SocketAddr,
+        _scenario: &Scenario,
+        amount: Amount,
+    ) -> Result<Self, Failure> {
+        let download_mib = amount.download_mib;
         Ok(Self {
             address,
             small: format!("http://{address}{SMALL_PATH}").parse()?,
             big: format!("http://{address}{BIG_PATH}{download_mib}").parse()?,
+            big_bytes: download_mib * MIB,
             post_body: Bytes::from(vec![b'x'; POST_BODY_BYTES]),
         })
+    }
+
+    /// The length of the answer to this work.
+    pub(crate) fn length(&self, work: Work) -> u64 {
+        match work {
+            Work::Get | Work::Post => SMALL_BODY.len() as u64,
+            Work::Download => self.big_bytes,
+        }
     }
 }
 

@@ -6,15 +6,15 @@
 //! cannot outlive the bench.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::process::{Process, end_with_input};
 use crate::scenario::{BIG_PATH, Failure, MIB, SMALL_BODY};
 
 /// The argument that turns the bench into its server.
@@ -22,30 +22,18 @@ pub(crate) const SERVE: &str = "serve";
 
 /// The running server process; dropping it ends it.
 pub(crate) struct Server {
-    child: Child,
+    _process: Process,
     address: SocketAddr,
 }
 
 impl Server {
     /// Starts the process, on the cores of the calling thread, and waits until it listens.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(SERVE)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        match line.trim().parse() {
-            Ok(address) => Ok(Self { child, address }),
-            Err(_) => {
-                child.kill()?;
-                child.wait()?;
-                Err(format!("the server said {line:?} instead of its address").into())
-            }
-        }
+        let (process, address) = Process::start(&[SERVE], |line| Ok(line.parse()?))?;
+        Ok(Self {
+            _process: process,
+            address,
+        })
     }
 
     /// Where it listens.
@@ -54,21 +42,9 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // Nothing can be done about a failure to end it, and the process sees its input end in any case.
-        let _ = self.child.wait();
-    }
-}
-
 /// The server's main function: serves until standard input ends.
 pub(crate) fn serve() -> Result<(), Failure> {
-    std::thread::spawn(|| {
-        // Whatever ends the input, a read error included, ends the server.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(0);
-    });
+    end_with_input();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

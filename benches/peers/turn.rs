@@ -6,8 +6,8 @@
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contenders::Slot;
-use crate::scenario::{Amount, Failure, MIB, SMALL_BODY, Scenario, Target, Work};
+use crate::contenders::{Slot, once};
+use crate::scenario::{Amount, Failure, Scenario, Target, Work};
 
 /// What a turn gives.
 pub(crate) struct Turn<R> {
@@ -15,7 +15,7 @@ pub(crate) struct Turn<R> {
     pub(crate) before: R,
     /// The reading right after it.
     pub(crate) after: R,
-    /// Requests done, or MiB received.
+    /// Requests done, or MiB moved.
     pub(crate) units: f64,
 }
 
@@ -28,24 +28,14 @@ pub(crate) fn turn<S: Slot, R>(
 ) -> Result<Turn<R>, Failure> {
     let runtime = runtime(scenario)?;
     runtime.block_on(async {
-        let per_slot = match scenario.work {
-            // One at a time is slow, and steady enough with half as many.
-            Work::Get | Work::Post if scenario.concurrent == 1 => amount.requests.div_ceil(2),
-            Work::Get | Work::Post => amount.requests.div_ceil(scenario.concurrent),
-            Work::Download => 1,
-        };
         let slots = open_slots::<S>(scenario, amount, target).await?;
         let before = reading()?;
-        repeat(slots, scenario.work, amount, per_slot).await?;
+        repeat(slots, scenario.work, target, scenario.repeats(amount)).await?;
         let after = reading()?;
-        let units = match scenario.work {
-            Work::Get | Work::Post => (per_slot * scenario.concurrent) as f64,
-            Work::Download => amount.download_mib as f64,
-        };
         Ok(Turn {
             before,
             after,
-            units,
+            units: scenario.units(amount),
         })
     })
 }
@@ -69,31 +59,33 @@ async fn open_slots<S: Slot>(
     amount: Amount,
     target: &Target,
 ) -> Result<Vec<S>, Failure> {
-    let shared = S::shared()?;
+    let shared = S::shared(target)?;
     let mut slots = Vec::with_capacity(scenario.concurrent);
     for _ in 0..scenario.concurrent {
         slots.push(S::open(&shared, target).await?);
     }
-    let (work, warm_up) = match scenario.work {
-        Work::Get | Work::Post => (scenario.work, amount.requests / 10 / scenario.concurrent),
-        Work::Download => (Work::Get, 0),
-    };
-    repeat(slots, work, amount, warm_up.max(2)).await
+    let (work, times) = scenario.warm_up(amount);
+    repeat(slots, work, target, times.max(2)).await
 }
 
 /// Runs every slot as a task of its own, `times` exchanges each, and gives the slots back.
 async fn repeat<S: Slot>(
     slots: Vec<S>,
     work: Work,
-    amount: Amount,
+    target: &Target,
     times: usize,
 ) -> Result<Vec<S>, Failure> {
+    let expected = target.length(work);
     let tasks: Vec<_> = slots
         .into_iter()
         .map(|mut slot| {
             tokio::spawn(async move {
                 for _ in 0..times {
-                    once(&mut slot, work, amount).await?;
+                    // The slot has checked the status.
+                    let length = once(&mut slot, work).await?;
+                    if length != expected {
+                        return Err(unexpected(length, expected));
+                    }
                 }
                 Ok::<_, Failure>(slot)
             })
@@ -106,15 +98,6 @@ async fn repeat<S: Slot>(
     Ok(slots)
 }
 
-/// One exchange. The slot has checked the status; the length of the body is checked here.
-async fn once<S: Slot>(slot: &mut S, work: Work, amount: Amount) -> Result<(), Failure> {
-    let (length, expected) = match work {
-        Work::Get => (slot.get().await?, SMALL_BODY.len() as u64),
-        Work::Post => (slot.post().await?, SMALL_BODY.len() as u64),
-        Work::Download => (slot.download().await?, amount.download_mib * MIB),
-    };
-    if length != expected {
-        return Err(format!("a body of {length} bytes where {expected} were expected").into());
-    }
-    Ok(())
+fn unexpected(length: u64, expected: u64) -> Failure {
+    format!("a body of {length} bytes where {expected} were expected").into()
 }

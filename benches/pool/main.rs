@@ -5,6 +5,7 @@
 //! `contenders/`, how it is measured in `measure.rs`. README.md says how to read the result.
 
 mod burst;
+mod callgrind;
 mod census;
 mod contenders;
 #[path = "../peers/cores.rs"]
@@ -15,17 +16,21 @@ mod measure;
 #[path = "../peers/median.rs"]
 mod median;
 mod options;
+#[path = "../peers/output.rs"]
+mod output;
+#[path = "../peers/process.rs"]
+mod process;
 mod report;
 mod requests;
 mod scenario;
 mod server;
 mod turns;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cores::Cores;
 use crate::options::{Command, Figure, HELP, Options};
+use crate::output::write;
 use crate::report::{METHOD, Report};
 use crate::scenario::Failure;
 use crate::server::SERVE;
@@ -102,14 +107,4 @@ fn resident() -> Result<u64, Failure> {
         .and_then(|value| value.trim().strip_suffix(" kB"))
         .ok_or("the kernel does not tell this process's memory")?;
     Ok(kib.trim().parse::<u64>()? * 1024)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(path, text)
-        .map_err(|error| format!("writing {} failed: {error}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
 }

@@ -5,16 +5,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 
 use crate::burst;
+use crate::callgrind;
 use crate::contenders::Contender;
 use crate::median::{Median, order};
 use crate::options::{Figure, Sizes};
+use crate::process::{ask, numbers};
 use crate::report::{Column, FigureReport, Row};
 use crate::requests;
 use crate::scenario::{Failure, Idle, Requests};
@@ -119,7 +120,7 @@ fn memory(
         connections: sizes.connections,
         rest: sizes.rest,
     };
-    let line = ask(program, &Asked::Idle(contender, idle))?;
+    let line = ask(program, &words(&Asked::Idle(contender, idle)))?;
     let [before, held, released, rested] = numbers(&line)?;
     let each = |after: f64| (after - before) / sizes.connections as f64;
     Ok(Each {
@@ -227,7 +228,7 @@ fn checkout(sizes: Sizes) -> Result<FigureReport, Failure> {
     let mut counts = Vec::new();
     for contender in POOLS {
         let instructions = instructions_of(contender, &[requests], sizes)?;
-        let line = ask(Path::new(TWIN), &Asked::Requests(contender, requests))?;
+        let line = ask(TWIN, &words(&Asked::Requests(contender, requests)))?;
         counts.push((instructions.first().copied(), numbers::<2>(&line)?));
     }
     // hyper-util is the last of both.
@@ -330,7 +331,7 @@ fn instructions_of(
     kinds: &[Requests],
     sizes: Sizes,
 ) -> Result<Vec<f64>, Failure> {
-    if !sizes.instructions || Command::new(VALGRIND).arg("--version").output().is_err() {
+    if !sizes.instructions || !callgrind::is_installed() {
         return Ok(Vec::new());
     }
     kinds
@@ -349,21 +350,11 @@ fn instructions(contender: Contender, requests: Requests) -> Result<f64, Failure
 }
 
 fn instructions_in_all(contender: Contender, requests: Requests) -> Result<f64, Failure> {
-    let output = Command::new(VALGRIND)
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+    callgrind::instructions(
         // In this order: the first alone would count nothing but what is to be left out.
-        .args([LEFT_OUT, "--collect-atstart=yes"])
-        .arg(std::env::current_exe()?)
-        .args(words(&Asked::Requests(contender, requests)))
-        .output()?;
-    let log = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(log.trim().into());
-    }
-    let count = log
-        .lines()
-        .find_map(|line| line.split("Collected :").nth(1));
-    Ok(count.ok_or("callgrind told no count")?.trim().parse()?)
+        &[LEFT_OUT, "--collect-atstart=yes"],
+        &words(&Asked::Requests(contender, requests)),
+    )
 }
 
 /// The words that ask for a turn.
@@ -387,25 +378,6 @@ fn words(asked: &Asked) -> Vec<String> {
     }
 }
 
-/// Has a program run one turn; gives the line it prints.
-fn ask(program: &Path, asked: &Asked) -> Result<String, Failure> {
-    let output = Command::new(program).args(words(asked)).output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn numbers<const N: usize>(line: &str) -> Result<[f64; N], Failure> {
-    let numbers: Vec<f64> = line
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    numbers
-        .try_into()
-        .map_err(|_| format!("{line:?} where {N} numbers were expected").into())
-}
-
 /// The median of ratios, each taken within its round.
 fn ratios(of: &[f64], to: &[f64]) -> Option<Median> {
     Median::of(of.iter().zip(to).map(|(of, to)| of / to))
@@ -427,6 +399,3 @@ const TWIN: &str = env!("CARGO_BIN_EXE_pool-allocations");
 /// fifty times fewer requests, so it would weigh fifty times more than it does; were the function renamed, it
 /// would be counted again. hyper-util has nothing of the kind here: it has no timer.
 const LEFT_OUT: &str = "--toggle-collect=*::Reaper::look_at_host*";
-
-/// Counts instructions.
-const VALGRIND: &str = "valgrind";

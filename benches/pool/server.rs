@@ -6,9 +6,8 @@
 //! `SERVE`, and it ends when its standard input does, so that it cannot outlive the bench.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,47 +15,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Barrier;
 
+use crate::process::{Process, end_with_input};
 use crate::scenario::{BODY, Failure, TOGETHER, addresses, answer};
 
 /// The running server process; dropping it ends it.
 pub(crate) struct Server {
-    child: Child,
+    _process: Process,
     addresses: Vec<SocketAddr>,
 }
 
 impl Server {
     /// Starts the process and waits until it listens at `count` addresses.
     pub(crate) fn start(count: usize) -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args([SERVE, &count.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        match addresses(&line) {
-            Ok(addresses) => Ok(Self { child, addresses }),
-            Err(_) => {
-                child.kill()?;
-                child.wait()?;
-                Err(format!("the server said {line:?} instead of its addresses").into())
-            }
-        }
+        let (process, addresses) = Process::start(&[SERVE, &count.to_string()], addresses)?;
+        Ok(Self {
+            _process: process,
+            addresses,
+        })
     }
 
     /// Where it listens.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // Nothing can be done about a failure to end it, and the process sees its input end in any case.
-        let _ = self.child.wait();
     }
 }
 
@@ -81,11 +61,7 @@ impl Shared {
 
 /// The server's main function: listens at `count` addresses, prints them and serves until standard input ends.
 pub(crate) fn serve(count: usize) -> Result<(), Failure> {
-    std::thread::spawn(|| {
-        // Whatever ends the input, a read error included, ends the server.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(0);
-    });
+    end_with_input();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -74,7 +74,7 @@ impl Socket {
 impl Slot for Socket {
     type Shared = ();
 
-    fn shared() -> Result<(), Failure> {
+    fn shared(_: &Target) -> Result<(), Failure> {
         Ok(())
     }
 

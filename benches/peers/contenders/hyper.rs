@@ -4,12 +4,13 @@
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::bodies::{collect, drain};
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
@@ -44,7 +45,7 @@ impl Connection {
 impl Slot for Connection {
     type Shared = ();
 
-    fn shared() -> Result<(), Failure> {
+    fn shared(_: &Target) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -86,21 +87,6 @@ impl Slot for Connection {
         )
         .await
     }
-}
-
-/// The length of the collected body.
-pub(super) async fn collect(response: Response<Incoming>) -> Result<u64, Failure> {
-    Ok(response.into_body().collect().await?.to_bytes().len() as u64)
-}
-
-/// The length of a body read frame by frame.
-pub(super) async fn drain(response: Response<Incoming>) -> Result<u64, Failure> {
-    let mut body = response.into_body();
-    let mut received = 0;
-    while let Some(frame) = body.frame().await {
-        received += frame?.data_ref().map_or(0, Bytes::len) as u64;
-    }
-    Ok(received)
 }
 
 /// A connection without a client above it takes the target as it goes on the wire.

@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use super::hyper::{collect, drain};
+use super::bodies::{collect, drain};
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
@@ -38,7 +38,7 @@ impl Legacy {
 impl Slot for Legacy {
     type Shared = Client<HttpConnector, Full<Bytes>>;
 
-    fn shared() -> Result<Self::Shared, Failure> {
+    fn shared(_: &Target) -> Result<Self::Shared, Failure> {
         Ok(Client::builder(TokioExecutor::new()).build_http())
     }
 

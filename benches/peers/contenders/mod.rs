@@ -5,6 +5,7 @@
 //! here measures; `turn.rs` calls the verbs.
 
 mod bare;
+mod bodies;
 mod hyper;
 mod hyper_util;
 mod reqwest;
@@ -14,7 +15,7 @@ use std::future::Future;
 
 use http::StatusCode;
 
-use crate::scenario::{Amount, Failure, Scenario, Target};
+use crate::scenario::{Amount, Failure, Scenario, Target, Work};
 use crate::turn::{Turn, turn};
 
 /// One of `concurrent` tasks' access to a contender.
@@ -23,7 +24,7 @@ pub(crate) trait Slot: Sized + Send + 'static {
     type Shared: Send + Sync;
 
     /// Makes what is shared.
-    fn shared() -> Result<Self::Shared, Failure>;
+    fn shared(target: &Target) -> Result<Self::Shared, Failure>;
 
     /// Makes a slot; dials where the contender has no pool that does.
     fn open(
@@ -39,6 +40,15 @@ pub(crate) trait Slot: Sized + Send + 'static {
 
     /// A GET for the large answer, read in pieces; gives the number of bytes read.
     fn download(&mut self) -> impl Future<Output = Result<u64, Failure>> + Send;
+}
+
+/// One exchange; gives the length of the body that came.
+pub(crate) async fn once<S: Slot>(slot: &mut S, work: Work) -> Result<u64, Failure> {
+    match work {
+        Work::Get => slot.get().await,
+        Work::Post => slot.post().await,
+        Work::Download => slot.download().await,
+    }
 }
 
 /// Who is compared.

@@ -17,7 +17,7 @@ pub(crate) struct Reqwest {
 impl Slot for Reqwest {
     type Shared = Client;
 
-    fn shared() -> Result<Client, Failure> {
+    fn shared(_: &Target) -> Result<Client, Failure> {
         Ok(Client::builder().build()?)
     }
 

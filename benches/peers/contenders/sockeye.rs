@@ -15,7 +15,7 @@ pub(crate) struct Sockeye {
 impl Slot for Sockeye {
     type Shared = Client;
 
-    fn shared() -> Result<Client, Failure> {
+    fn shared(_: &Target) -> Result<Client, Failure> {
         Ok(Client::new())
     }
 
