@@ -372,6 +372,12 @@ fn check_http2(http2: &Http2Config) -> Result<()> {
             )));
         }
     }
+    // A session would be given up before any answer could come.
+    if http2.ping_timeout.is_zero() {
+        return Err(Error::invalid(
+            "Http2Config::ping_timeout is zero; it must be longer",
+        ));
+    }
     Ok(())
 }
 
@@ -435,6 +441,10 @@ mod tests {
         refused(
             builder().http2(Http2Config::default().with_stream_window(10)),
             "Http2Config::stream_window is 10; it must be from 65535 to 2147483647",
+        );
+        refused(
+            builder().http2(Http2Config::default().with_ping_timeout(Duration::ZERO)),
+            "Http2Config::ping_timeout is zero; it must be longer",
         );
         let base = builder()
             .base_url("ftp://h/")

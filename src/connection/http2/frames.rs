@@ -42,17 +42,20 @@ pub(super) enum Sight {
         id: u16,
         value: u32,
     },
+    /// The increment of a WINDOW_UPDATE for the connection.
+    Window(u32),
 }
 
 /// Where the walk stands; frames may be cut anywhere.
 #[derive(Debug, Default)]
 pub(super) struct FrameWalk {
-    /// Of a frame header, or of a parameter of SETTINGS.
+    /// Of a frame header, or of a part of a payload that is looked at.
     partial: [u8; FRAME_HEAD],
     have: usize,
     /// Bytes of the payload that are still to pass.
     left: usize,
-    in_settings: bool,
+    /// How the payload is looked at; `None` if it is passed over.
+    parts: Option<Part>,
     /// The frame that is passing, or was the last.
     last: Option<FrameHead>,
 }
@@ -65,16 +68,15 @@ impl FrameWalk {
         mut see: impl FnMut(Sight) -> Result<(), E>,
     ) -> Result<(), E> {
         while !bytes.is_empty() {
-            if self.left > 0 && !self.in_settings {
+            if self.left > 0 && self.parts.is_none() {
                 let skipped = self.left.min(bytes.len());
                 self.left -= skipped;
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;
             }
-            let wanted = if self.in_settings {
-                SETTING.min(self.left + self.have)
-            } else {
-                FRAME_HEAD
+            let wanted = match self.parts {
+                Some(part) => part.size().min(self.left + self.have),
+                None => FRAME_HEAD,
             };
             let taken = (wanted - self.have).min(bytes.len());
             let (now, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, b""));
@@ -83,29 +85,32 @@ impl FrameWalk {
             }
             self.have += taken;
             bytes = rest;
-            if self.in_settings {
+            if self.parts.is_some() {
                 self.left -= taken;
             }
             if self.have < wanted {
                 continue;
             }
             self.have = 0;
-            if self.in_settings {
-                self.in_settings = self.left > 0;
-                // A payload that is no multiple of six is an error that h2 finds.
-                if wanted == SETTING {
-                    let [a, b, c, d, e, f, ..] = self.partial;
-                    see(Sight::Setting {
-                        id: u16::from_be_bytes([a, b]),
-                        value: u32::from_be_bytes([c, d, e, f]),
-                    })?;
+            if let Some(part) = self.parts {
+                if self.left == 0 {
+                    self.parts = None;
+                }
+                // A payload of another length is an error that h2 finds.
+                if wanted == part.size() {
+                    see(part.decode(self.partial))?;
                 }
                 continue;
             }
             let head = FrameHead::decode(self.partial);
             self.left = head.len;
             self.last = Some(head);
-            self.in_settings = head.kind == Kind::Settings && head.len > 0;
+            self.parts = match head.kind {
+                _ if head.len == 0 => None,
+                Kind::Settings => Some(Part::Setting),
+                Kind::WindowUpdate if head.stream == 0 => Some(Part::Increment),
+                _ => None,
+            };
             see(Sight::Frame(head))?;
         }
         Ok(())
@@ -116,6 +121,36 @@ impl FrameWalk {
     /// The frame that has begun to pass and is not complete.
     pub(super) fn unfinished(&self) -> Option<FrameHead> {
         self.last.filter(|_| self.left > 0)
+    }
+}
+
+/// What the payload of some frames consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// RFC 9113 section 6.5.1.
+    Setting,
+    /// RFC 9113 section 6.9.
+    Increment,
+}
+
+impl Part {
+    fn size(self) -> usize {
+        match self {
+            Self::Setting => 6,
+            Self::Increment => 4,
+        }
+    }
+
+    fn decode(self, bytes: [u8; FRAME_HEAD]) -> Sight {
+        let [a, b, c, d, e, f, ..] = bytes;
+        match self {
+            Self::Setting => Sight::Setting {
+                id: u16::from_be_bytes([a, b]),
+                value: u32::from_be_bytes([c, d, e, f]),
+            },
+            // The highest bit is reserved and ignored.
+            Self::Increment => Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d])),
+        }
     }
 }
 
@@ -151,9 +186,6 @@ impl FrameHead {
 /// Bytes of a frame header.
 pub(super) const FRAME_HEAD: usize = 9;
 
-/// Bytes of a parameter of SETTINGS.
-const SETTING: usize = 6;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +218,10 @@ mod tests {
         bytes.extend(frame(0, 1, 3, &[7; 300]));
         bytes.extend(frame(4, 0, 0, &[0, 3, 0, 0, 0, 100, 0]));
         bytes.extend(frame(0x42, 0, 9, b""));
+        bytes.extend(frame(8, 0, 0, &[0x80, 0, 1, 2]));
+        bytes.extend(frame(8, 0, 3, &[0, 0, 1, 2]));
+        bytes.extend(frame(8, 0, 0, &[0, 0, 1]));
+        bytes.extend(frame(6, 1, 0, &[0; 8]));
         let whole = walk(&[&bytes]);
         let setting = |id, value| Sight::Setting { id, value };
         let head = |len, kind, flags, stream| {
@@ -208,6 +244,11 @@ mod tests {
                 head(7, Kind::Settings, 0, 0),
                 setting(3, 100),
                 head(0, Kind::Unknown, 0, 9),
+                head(4, Kind::WindowUpdate, 0, 0),
+                Sight::Window(0x102),
+                head(4, Kind::WindowUpdate, 0, 3),
+                head(3, Kind::WindowUpdate, 0, 0),
+                head(8, Kind::Ping, ACK, 0),
             ]
         );
         let single: Vec<&[u8]> = bytes.chunks(1).collect();

@@ -75,7 +75,8 @@ impl Prepared {
         } = self;
         let now = Instant::now();
         let shared = Arc::new(Shared::new(Arc::clone(&keeper.tether), now));
-        let io = SessionIo::new(socket, Arc::clone(&shared), now);
+        let window = limits.http2.connection_window;
+        let io = SessionIo::new(socket, Arc::clone(&shared), window, now);
         let (send, mut connection) = builder(&limits)
             .handshake::<_, Bytes>(io)
             .await
@@ -95,7 +96,7 @@ impl Prepared {
             last_ping: None,
             cancels_since: now,
             drained_since: None,
-            suspected: false,
+            doubts: Doubts::default(),
             keeper,
         };
         let session = Arc::new(Session {
@@ -202,7 +203,7 @@ pub(crate) struct Driver {
     cancels_since: Instant,
     /// Since when a retired session has been without streams.
     drained_since: Option<Instant>,
-    suspected: bool,
+    doubts: Doubts,
     /// Its permit is returned when the socket has closed, which is why it stands last.
     keeper: Keeper,
 }
@@ -282,9 +283,10 @@ impl Driver {
         }
         self.asked = None;
         self.suspect_at = None;
-        if std::mem::take(&mut self.suspected) {
-            self.tell(SessionChange::Trusted);
-        }
+        self.doubt(Doubts {
+            silent: false,
+            ..self.doubts
+        });
     }
 
     /// Asks the peer because of what an exchange has met.
@@ -331,8 +333,19 @@ impl Driver {
 
     fn suspect(&mut self) {
         self.suspect_at = None;
-        if !std::mem::replace(&mut self.suspected, true) {
-            self.tell(SessionChange::Suspected);
+        self.doubt(Doubts {
+            silent: true,
+            ..self.doubts
+        });
+    }
+
+    /// Tells the pool whether there are reasons not to open streams here.
+    fn doubt(&mut self, doubts: Doubts) {
+        let before = std::mem::replace(&mut self.doubts, doubts);
+        match (before.any(), doubts.any()) {
+            (false, true) => self.tell(SessionChange::Suspected),
+            (true, false) => self.tell(SessionChange::Trusted),
+            _ => {}
         }
     }
 
@@ -373,6 +386,10 @@ impl Driver {
                 self.suspect();
             }
         }
+        self.doubt(Doubts {
+            crowded: self.shared.crowded_for(now) > CROWDED,
+            ..self.doubts
+        });
         let ping_at = self.config.ping_interval.and_then(|interval| {
             let due = last_read.checked_add(interval)?;
             Some(
@@ -447,6 +464,21 @@ impl Drop for Driver {
     }
 }
 
+/// Why a session gets no new streams for now, and may be replaced.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubts {
+    /// The peer was asked for a sign of life (ruling 3).
+    silent: bool,
+    /// What is not read holds most of the connection's window, and new streams would get little of it (spec http2 rule 13).
+    crowded: bool,
+}
+
+impl Doubts {
+    fn any(self) -> bool {
+        self.silent || self.crowded
+    }
+}
+
 /// A peer that was asked for a sign of life.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -485,6 +517,9 @@ const PING_SPACING: Duration = Duration::from_secs(10);
 
 /// After a long silence a first request has so long for any sign of life before the session is suspect (ruling 3 c).
 const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the connection's window may be nearly used up before the session gets no new streams.
+const CROWDED: Duration = Duration::from_secs(30);
 
 /// How long a retired session may go on without streams.
 const DRAIN: Duration = Duration::from_secs(30);

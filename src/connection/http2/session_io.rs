@@ -1,7 +1,8 @@
 //! The socket under a session: what h2 reads and writes passes through here (spec http2 rule 1).
 //!
 //! Reads come from a buffer of their own, filled by large reads, and are handed on in slices: h2 parses a slice, the callers
-//! whose responses are in it run, and the rest follows in the next turn. Both directions are walked over (`frames.rs`), so that
+//! whose responses are in it run, and the rest follows in the next turn. What is there of nearly all open streams at once is
+//! handed on in two halves, so that callers and server work at the same time. Both directions are walked over (`frames.rs`), so that
 //! it is known what the peer is, whether it is alive, whether it floods us, and which requests have left.
 
 use std::io::{self, IoSlice};
@@ -24,8 +25,12 @@ pub(super) struct SessionIo {
     shared: Arc<Shared>,
     /// What was read and not handed on. It has no memory while the session is at rest.
     buffer: BytesMut,
+    /// Room for the next read: more, the fuller the last ones came.
+    room: usize,
     /// Bytes handed on in this turn.
     handed: usize,
+    /// Bytes to hand on in this turn.
+    slice: usize,
     incoming: Incoming,
     outgoing: FrameWalk,
     /// Bytes of the preface that no frame header is in.
@@ -38,20 +43,44 @@ struct Incoming {
     guard: FloodGuard,
     started: bool,
     empty_data: u32,
+    /// Streams that have ended in what was looked at last.
+    ended: usize,
+    window: Window,
+}
+
+/// What the peer may still send on all streams together, as the frames say (RFC 9113 section 6.9.1).
+struct Window {
+    left: i64,
+    /// With less than this left, the session is crowded: what was received is not read.
+    low: i64,
+    is_low: bool,
 }
 
 impl SessionIo {
-    pub(super) fn new(socket: Socket, shared: Arc<Shared>, now: Instant) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        shared: Arc<Shared>,
+        connection_window: u32,
+        now: Instant,
+    ) -> Self {
         Self {
             socket,
             shared,
             buffer: BytesMut::new(),
+            room: READ,
             handed: 0,
+            slice: SLICE,
             incoming: Incoming {
                 walk: FrameWalk::default(),
                 guard: FloodGuard::new(now),
                 started: false,
                 empty_data: 0,
+                ended: 0,
+                window: Window {
+                    left: FIRST_WINDOW,
+                    low: i64::from(connection_window / LOW),
+                    is_low: false,
+                },
             },
             outgoing: FrameWalk::default(),
             preface_left: PREFACE,
@@ -62,12 +91,11 @@ impl SessionIo {
     /// HTTP/2: h2 would take another protocol's for a frame.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
-            if self.buffer.capacity() - self.buffer.len() < READ {
-                self.buffer.reserve(READ);
-            }
+            self.buffer.reserve(self.room);
             let Poll::Ready(read) = poll_read_buf(&mut self.socket, &mut self.buffer, cx) else {
                 if self.shared.is_resting() && self.buffer.is_empty() {
                     self.buffer = BytesMut::new();
+                    self.room = READ;
                 }
                 return Poll::Pending;
             };
@@ -76,12 +104,28 @@ impl SessionIo {
                 self.ended()?;
                 return Poll::Ready(Ok(self.buffer.len()));
             }
+            self.room = match read {
+                _ if read >= self.room => MOST_READ.min(self.room * 2),
+                _ if read < self.room / 8 => READ,
+                _ => self.room,
+            };
             let now = Instant::now();
             self.shared.note_read(read as u64, now);
             if self.incoming.started || is_beginning_known(&self.buffer) {
                 self.look(now)?;
+                self.plan_turn();
                 return Poll::Ready(Ok(self.buffer.len()));
             }
+        }
+    }
+
+    /// Requests that left together are answered together, and then each side waits while the other works. Where most of the
+    /// responses have come at once, half of the bytes are handed on in this turn: the callers of that half send again before
+    /// the others are looked at, and from then on two groups are under way.
+    fn plan_turn(&mut self) {
+        let active = self.shared.active();
+        if active >= BUSY && self.incoming.ended * 4 > active * 3 {
+            self.slice = self.handed + self.buffer.len().div_ceil(2);
         }
     }
 
@@ -112,18 +156,27 @@ impl SessionIo {
             guard,
             started,
             empty_data,
+            ended,
+            window,
         } = incoming;
+        *ended = 0;
         let outcome = walk.pass(buffer, |sight| {
             let frame = match sight {
                 Sight::Frame(frame) => frame,
                 // Servers must not (RFC 9113 section 6.5.2).
                 Sight::Setting { id: 2, value: 1.. } => return Err(End::EnablePush),
-                Sight::Setting { .. } => return Ok(()),
+                Sight::Setting { .. } | Sight::Window(_) => return Ok(()),
             };
             if !std::mem::replace(started, true) && !is_first(frame) {
                 return Err(End::NotHttp2);
             }
             guard.came(frame, now).map_err(End::Flood)?;
+            if matches!(frame.kind, Kind::Data | Kind::Headers) {
+                *ended += usize::from(frame.flags & END_STREAM);
+            }
+            if frame.kind == Kind::Data {
+                window.left -= frame.len as i64;
+            }
             match frame.kind {
                 Kind::GoAway => shared.tell(News::GOING),
                 Kind::Data if frame.len == 0 && frame.flags & END_STREAM == 0 => {
@@ -136,6 +189,10 @@ impl SessionIo {
             }
             Ok(())
         });
+        if window.left < window.low && !window.is_low {
+            window.is_low = true;
+            shared.crowds(Some(now));
+        }
         outcome.map_err(|end| shared.ends(end))
     }
 
@@ -156,8 +213,8 @@ impl SessionIo {
             *preface_left -= skipped;
             let part = part.get(skipped..).unwrap_or_default();
             let passed: Result<(), std::convert::Infallible> = outgoing.pass(part, |sight| {
-                if let Sight::Frame(frame) = sight {
-                    match frame.kind {
+                match sight {
+                    Sight::Frame(frame) => match frame.kind {
                         Kind::Headers => {
                             let begun = shared.note_headers(frame.stream);
                             incoming.guard.asked(u32::from(begun));
@@ -166,7 +223,16 @@ impl SessionIo {
                         Kind::Settings if frame.is_ack() => shared.tell(News::SETTINGS),
                         Kind::Data if frame.len > 0 => incoming.guard.wrote_data(frame.len as u64),
                         _ => {}
+                    },
+                    Sight::Window(increment) => {
+                        let window = &mut incoming.window;
+                        window.left += i64::from(increment);
+                        if window.is_low && window.left >= window.low {
+                            window.is_low = false;
+                            shared.crowds(None);
+                        }
                     }
+                    Sight::Setting { .. } => {}
                 }
                 Ok(())
             });
@@ -213,14 +279,10 @@ impl AsyncRead for SessionIo {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let slice = if this.shared.active() >= BUSY {
-            BUSY_SLICE
-        } else {
-            SLICE
-        };
-        if this.handed >= slice {
+        if this.handed >= this.slice {
             // The callers whose responses were in the last slice go first.
             this.handed = 0;
+            this.slice = SLICE;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -235,7 +297,7 @@ impl AsyncRead for SessionIo {
                 }
             }
         }
-        let len = (slice - this.handed)
+        let len = (this.slice - this.handed)
             .min(this.buffer.len())
             .min(out.remaining());
         out.put_slice(this.buffer.get(..len).unwrap_or_default());
@@ -295,14 +357,21 @@ const PREFACE: usize = 24;
 /// Room for one read: four frames of the usual size.
 const READ: usize = 64 * 1024;
 
+/// The same at most, where large bodies come: a system call for every sixteen frames.
+const MOST_READ: usize = 256 * 1024;
+
 /// With so many streams open a session is busy.
 const BUSY: usize = 8;
 
-/// Bytes that h2 gets in one turn of a busy session: about the responses of ten callers.
-const BUSY_SLICE: usize = 2 * 1024;
+/// Bytes that h2 gets in one turn. Much more would wait in h2 until the callers run, and have left the
+/// processor's caches by then.
+const SLICE: usize = 64 * 1024;
 
-/// Bytes that h2 gets in one turn otherwise.
-const SLICE: usize = 16 * 1024;
+/// The connection's window when a session begins (RFC 9113 section 6.9.2).
+const FIRST_WINDOW: i64 = 65_535;
+
+/// A session is crowded when less than this part of its window is left (spec http2 rule 13).
+const LOW: u32 = 4;
 
 /// Empty DATA frames, after which the session gets no new streams: h2 ends it at the hundred-and-first.
 const MOST_EMPTY_DATA: u32 = 80;

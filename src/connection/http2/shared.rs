@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) headers_written: AtomicU32,
     /// The stream in whose head the connection ended.
     cut_head: AtomicU32,
+    /// Since when its window has been nearly used up, in nanoseconds after `made`; zero if it is not.
+    crowded_since: AtomicU64,
     /// Exchanges that run.
     active: AtomicUsize,
     /// Responses that were delivered.
@@ -111,6 +113,7 @@ impl Shared {
             written: AtomicU64::new(0),
             headers_written: AtomicU32::new(0),
             cut_head: AtomicU32::new(0),
+            crowded_since: AtomicU64::new(0),
             active: AtomicUsize::new(0),
             served: AtomicU64::new(0),
             cancels: AtomicU32::new(0),
@@ -128,11 +131,28 @@ impl Shared {
 
     /// Bytes have come.
     pub(super) fn note_read(&self, bytes: u64, now: Instant) {
-        let after = now.saturating_duration_since(self.made).as_nanos();
-        let after = u64::try_from(after).unwrap_or(u64::MAX);
-        self.last_read.store(after, Ordering::Relaxed);
+        self.last_read.store(self.nanos(now), Ordering::Relaxed);
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.made).as_nanos();
+        u64::try_from(after).unwrap_or(u64::MAX)
+    }
+
+    /// The window of the connection is nearly used up `since` then, or is not.
+    pub(super) fn crowds(&self, since: Option<Instant>) {
+        let since = since.map_or(0, |at| self.nanos(at).max(1));
+        self.crowded_since.store(since, Ordering::Relaxed);
+    }
+
+    /// For how long the window of the connection has been nearly used up.
+    pub(super) fn crowded_for(&self, now: Instant) -> Duration {
+        match self.crowded_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => now.saturating_duration_since(self.made + Duration::from_nanos(since)),
+        }
     }
 
     /// How often bytes have come.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sockeye::{Body, ErrorKind, Http2Config, Phase, Sent};
-use tokio::time::Instant;
+use sockeye::{Body, ErrorKind, Http2Config, Phase, Sent, Timeouts};
+use tokio::time::{Instant, sleep};
 
 use super::{SECOND, URL, builder, client, close, read};
 use crate::support::http2::frames::{DATA, INITIAL_WINDOW_SIZE};
@@ -232,4 +232,57 @@ async fn a_reader_that_pauses_stalls_nobody() {
     assert_eq!((whole.len(), world.accepts()), (6 * 1024 * 1024, 1));
     report.expect_no_violation();
     settle(&client, &world).await;
+}
+
+/// Rule 13: where bodies that nobody reads hold most of the connection's window for half a minute, new calls go to another
+/// session; nothing is cancelled, and once they are read the session is as good as before.
+#[tokio::test(start_paused = true)]
+async fn r13_a_crowded_session_gets_no_new_streams() {
+    let world = World::new();
+    let config = Http2Config::default()
+        .with_stream_window(65_535)
+        .with_connection_window(65_535)
+        .with_ping_interval(None);
+    let client = builder(&world).http2(config);
+    let client = client.timeouts(Timeouts::none()).build().unwrap();
+    let call = tokio::spawn(client.get(URL).send());
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1).data(1, "x").data(1, "y"));
+    let mut unread = call.await.unwrap().unwrap();
+    // What the client may have looked at is out of the way. A quarter of the window is left, and then less.
+    let_others_run().await;
+    session.send(Frames::new().times(3, |frames, _| frames.data(1, [b'z'; 16_380])));
+    sleep(60 * SECOND).await;
+    let_others_run().await;
+    let next = tokio::spawn(read(client.get(URL)));
+    session.head().await;
+    session.send(Frames::new().ok(3).end(3, [b'b'; 16]));
+    assert_eq!(next.await.unwrap().unwrap().body, [b'b'; 16]);
+    sleep(29 * SECOND).await;
+    let next = tokio::spawn(read(client.get(URL)));
+    session.head().await;
+    session.send(Frames::new().ok(5).end(5, ""));
+    next.await.unwrap().unwrap();
+    sleep(3 * SECOND).await;
+    let other = tokio::spawn(read(client.get(URL)));
+    let mut second = Session::begin(&world).await;
+    second.head().await;
+    assert_eq!((world.accepts(), world.open()), (2, 2));
+
+    for len in [1, 1, 16_380, 16_380, 16_380] {
+        assert_eq!(unread.chunk().await.unwrap().unwrap().len(), len);
+    }
+    session.send(Frames::new().end(1, ""));
+    assert_eq!(unread.chunk().await.unwrap(), None);
+    sleep(2 * SECOND).await;
+    // The first has no stream, the second has one.
+    let next = tokio::spawn(read(client.get(URL)));
+    assert_eq!(session.head().await.stream, 7);
+    session.send(Frames::new().ok(7).end(7, "d"));
+    assert_eq!(next.await.unwrap().unwrap().body, b"d");
+    second.send(Frames::new().ok(1).end(1, "c"));
+    assert_eq!(other.await.unwrap().unwrap().body, b"c");
+    drop(second);
+    close(session, &client, &world).await;
 }

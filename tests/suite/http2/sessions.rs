@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use sockeye::{Client, ErrorKind, Http2Config, Phase, Response, Result, Timeouts};
+use sockeye::{Client, ErrorKind, Http2Config, Phase, RequestBuilder, Result, Timeouts};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
@@ -15,12 +15,17 @@ use crate::support::http2::frames::{
 use crate::support::http2::{Frames, Head, Honest, Reply, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
 
-fn get(client: &Client, path: &str) -> JoinHandle<Result<Response>> {
-    tokio::spawn(client.get(format!("http://peer.test{path}")).send())
+fn get(client: &Client, path: &str) -> JoinHandle<Result<String>> {
+    sent(client.get(format!("http://peer.test{path}")))
 }
 
-async fn text(call: JoinHandle<Result<Response>>) -> String {
-    call.await.unwrap().unwrap().text().await.unwrap()
+/// A call whose body is read to the end at once: one that is not holds its stream.
+fn sent(request: RequestBuilder) -> JoinHandle<Result<String>> {
+    tokio::spawn(async move { request.send().await?.text().await })
+}
+
+async fn text(call: JoinHandle<Result<String>>) -> String {
+    call.await.unwrap().unwrap()
 }
 
 /// A server that answers when it is told, and takes so many streams at once.
@@ -207,7 +212,7 @@ async fn t34_goaway() {
         assert_eq!(session.head().await.stream, 1);
         let third = get(&client, "/3");
         assert_eq!(session.head().await.stream, 3);
-        let fifth = tokio::spawn(client.post(URL).body("posted").send());
+        let fifth = sent(client.post(URL).body("posted"));
         assert_eq!(session.head().await.stream, 5);
         assert_eq!(session.content(5).await, b"posted");
         let report = Honest::default().serve(&world);
@@ -232,7 +237,7 @@ async fn t34_goaway() {
 async fn a_session_drains_for_as_long_as_its_streams_run() {
     let world = World::new();
     let client = client(&world);
-    let call = get(&client, "/slow");
+    let call = tokio::spawn(client.get(URL).send());
     let mut session = Session::begin(&world).await;
     session.head().await;
     session.send(Frames::new().ok(1).goaway(1, NO_ERROR));
