@@ -92,6 +92,7 @@ const PURE: &[&str] = &[
     "body/text.rs",
     "body/zstd.rs",
     "stats/event.rs",
+    "stats/prometheus.rs",
     "stats/timings.rs",
 ];
 

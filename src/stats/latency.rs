@@ -141,6 +141,27 @@ impl Samples {
         }
     }
 
+    /// How many observations there are.
+    pub(super) fn count(&self) -> u64 {
+        let buckets = self.buckets.as_ref();
+        buckets.map_or(0, |buckets| buckets.count().iter().sum())
+    }
+
+    /// How many lie in buckets that end at `bound` or before.
+    pub(super) fn up_to(&self, bound: Duration) -> u64 {
+        let bound = micros(bound);
+        let Some(buckets) = &self.buckets else {
+            return 0;
+        };
+        let below = buckets.iter().take_while(|bucket| bucket.end() <= bound);
+        below.map(|bucket| bucket.count()).sum()
+    }
+
+    /// All observations together, in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        Duration::from_micros(self.sum).as_secs_f64()
+    }
+
     /// Boils the buckets down.
     pub(super) fn summary(&self) -> LatencySummary {
         let Some(buckets) = &self.buckets else {

@@ -10,6 +10,7 @@ mod counts;
 #[cfg(feature = "json")]
 mod json;
 mod latency;
+mod prometheus;
 mod rates;
 mod reasons;
 mod snapshot;
@@ -25,6 +26,7 @@ pub use counts::{
     RetryCounts, TimeoutCounts,
 };
 pub use latency::LatencySummary;
+pub use prometheus::Prometheus;
 pub use rates::Rates;
 pub use reasons::{
     AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
