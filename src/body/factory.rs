@@ -89,8 +89,14 @@ impl Body {
         }
     }
 
-    /// The same body once more, unless it is a stream.
-    pub(crate) fn try_clone(&self) -> Option<Self> {
+    /// The same body once more, unless it can be read only once: a stream, or what another crate's body became.
+    ///
+    /// ```
+    /// use sockeye::Body;
+    ///
+    /// assert!(Body::from("text").try_clone().is_some());
+    /// ```
+    pub fn try_clone(&self) -> Option<Self> {
         match &self.0 {
             Repr::Empty => Some(Self::empty()),
             Repr::Full(bytes) => Some(bytes.clone().into()),

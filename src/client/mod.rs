@@ -3,7 +3,7 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
+//! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and connects again
 
 mod builder;
 mod compress;
@@ -20,6 +20,8 @@ mod request;
 mod sse;
 mod status;
 mod status_error;
+#[cfg(feature = "tower")]
+mod tower;
 
 use std::fmt;
 use std::future::Future;

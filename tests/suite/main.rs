@@ -38,4 +38,6 @@ mod switching;
 mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tower")]
+mod tower;
 mod transcripts;
