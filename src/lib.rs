@@ -49,6 +49,7 @@ mod connection;
 mod deadline;
 mod error;
 mod head;
+mod policy;
 mod pool;
 mod response;
 mod socket;
@@ -71,7 +72,8 @@ pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use response::{Progress, Response};
+pub use policy::Redirects;
+pub use response::{Progress, Redirect, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};

@@ -49,7 +49,24 @@ pub struct Response {
     pub(crate) connection: Arc<ConnectionInfo>,
     pub(crate) moments: Moments,
     pub(crate) attempts: u32,
+    pub(crate) redirects: Vec<Redirect>,
     pub(crate) max_body: usize,
+}
+
+/// A redirect that was followed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Redirect {
+    /// Its status: 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    pub(crate) target: Target,
+}
+
+impl Redirect {
+    /// The URL that answered with it, without userinfo and fragment.
+    pub fn url(&self) -> &Uri {
+        self.target.uri()
+    }
 }
 
 /// What was measured of the last try.
@@ -185,6 +202,20 @@ impl Response {
     /// How often the request was sent; 1 unless a connection turned out to be dead.
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// The redirects that led here, in the order in which they were followed; [`url`](Self::url) is where they ended.
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let response = sockeye::Client::new().get("https://example.com/").send().await?;
+    /// for redirect in response.redirects() {
+    ///     println!("{} {}", redirect.status, redirect.url());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn redirects(&self) -> &[Redirect] {
+        &self.redirects
     }
 
     /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).

@@ -1,13 +1,15 @@
 //! The spine: what happens between a request and its response. Read this first.
 //!
 //! ```text
-//!  run       one call: counts it, and puts its name on whatever fails
-//!   └ attempts  one URL: tries again what may be sent again
-//!      └ exchange  one try: a connection of the pool, the request out, the response in
+//!  run       one call: goes where redirects lead (hops.rs)
+//!   └ hop      one URL: counts it, and puts its name on whatever fails
+//!      └ attempts  tries again what may be sent again
+//!         └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
-//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`); what it does is done by
-//! the pool. With nothing configured a call allocates nothing here.
+//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
+//! does is done by the pool. With nothing configured a call allocates nothing here.
 
+mod hops;
 mod replay;
 mod versions;
 
@@ -23,10 +25,14 @@ use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
+use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
 
+use crate::policy::Redirects;
+use crate::url::Target;
+
+use hops::Trail;
 use replay::Replay;
 pub(crate) use versions::of_target as versions_for;
 
@@ -36,6 +42,26 @@ pub(crate) struct Engine {
     pub(crate) defaults: DefaultFields,
     pub(crate) timeouts: Timeouts,
     pub(crate) versions: HttpVersions,
+    pub(crate) https_only: bool,
+    pub(crate) redirects: Redirects,
+}
+
+impl Engine {
+    /// Whether a request may go there: asked of what the caller wrote and of where a redirect leads.
+    pub(crate) fn check_scheme(&self, target: &Target) -> Result<()> {
+        if target.is_https() {
+            if !TLS_BUILT_IN {
+                return Err(Error::invalid(
+                    "https needs the feature `tls`, which this build does not have",
+                ));
+            }
+        } else if self.https_only {
+            return Err(Error::invalid(
+                "the scheme is http, but the client allows https only (https_only)",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// One call, as the user asked for it.
@@ -46,6 +72,8 @@ pub(crate) struct Call {
     pub(crate) timeouts: Option<Box<Timeouts>>,
     /// In place of the client's.
     pub(crate) versions: Option<HttpVersions>,
+    /// In place of the client's.
+    pub(crate) redirects: Option<Box<Redirects>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -53,7 +81,7 @@ pub(crate) struct Call {
     pub(crate) accepted: Accepted,
 }
 
-/// Where a call stands: what every step below needs.
+/// Where a call stands at one URL: what every step below needs.
 struct Hop<'a> {
     engine: &'a Engine,
     host: &'a Arc<Host>,
@@ -61,6 +89,8 @@ struct Hop<'a> {
     http1: Option<Arc<Host>>,
     runtime: &'a Handle,
     call: &'a mut Call,
+    /// The client's, or what another origin may see of them.
+    defaults: &'a DefaultFields,
     deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
@@ -73,34 +103,49 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
             "no tokio runtime around the call; await it inside one",
         ));
     };
+    let own = call.timeouts.take();
+    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
+    let mut trail = Trail::begin(timeouts, call);
+    loop {
+        let mut response = hop(engine, call, &trail, &runtime).await?;
+        if !response.status().is_redirection() || !trail.follow(engine, call, &mut response)? {
+            response.decode(call.accepted, &call.head.method);
+            response.redirects = trail.into_redirects();
+            return Ok(response);
+        }
+    }
+}
+
+/// One URL of a call, counted as a request of its origin.
+async fn hop(
+    engine: &Engine,
+    call: &mut Call,
+    trail: &Trail<'_>,
+    runtime: &Handle,
+) -> Result<Response> {
     check_request(&call.head, &call.body)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let started = Instant::now();
     let versions = call.versions.unwrap_or(engine.versions);
     let versions = versions::of_call(versions, &call.head)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let host = engine.pool.host(&call.head.target, versions, &runtime);
+    let host = engine.pool.host(&call.head.target, versions, runtime);
     let http1 = host.wants_http1() && versions == HttpVersions::Auto;
-    let http1 = http1.then(|| over_http1(engine, call, &runtime));
+    let http1 = http1.then(|| over_http1(engine, call, runtime));
     let watch = Watch::begin(&host);
-    let own = call.timeouts.take();
-    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut hop = Hop {
         engine,
         host: &host,
         http1,
-        runtime: &runtime,
-        deadline: Deadline::new(timeouts, started),
-        started,
+        runtime,
+        defaults: trail.defaults(engine),
+        deadline: trail.deadline(),
+        started: trail.begun(),
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
         call,
     };
-    let mut outcome = attempts(&mut hop).await;
-    match &mut outcome {
-        Ok(response) => {
-            watch.responded(response);
-            response.decode(hop.call.accepted, &hop.call.head.method);
-        }
+    let outcome = attempts(&mut hop).await;
+    match &outcome {
+        Ok(response) => watch.responded(response),
         Err(error) => watch.failed(error),
     }
     outcome.map_err(|error| {
@@ -171,7 +216,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     let answer = lease
         .exchange(
             &call.head,
-            &hop.engine.defaults,
+            hop.defaults,
             made.as_mut().unwrap_or(&mut call.body),
             &hop.deadline,
             sending,
@@ -217,6 +262,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         connection,
         moments,
         attempts: hop.replay.attempts(),
+        redirects: Vec::new(),
         max_body: call.max_body,
     })
 }

@@ -13,6 +13,7 @@ use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
 use crate::head::DefaultFields;
+use crate::policy::Redirects;
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
 use crate::url::Target;
@@ -45,6 +46,7 @@ pub struct ClientBuilder {
     http2: Http2Config,
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
+    pub(super) redirects: Redirects,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -65,6 +67,7 @@ impl ClientBuilder {
             http2: Http2Config::default(),
             tls: None,
             connector: None,
+            redirects: Redirects::default(),
             mistake: None,
         }
     }
@@ -254,6 +257,7 @@ impl ClientBuilder {
                 "sockeye/",
                 env!("CARGO_PKG_VERSION")
             )));
+        mark_sensitive(&mut self.headers);
         let codings = codings(&mut self.headers, self.decompress);
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
@@ -262,10 +266,11 @@ impl ClientBuilder {
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
+                https_only: self.https_only,
+                redirects: self.redirects,
             },
             base,
             error_for_status: self.error_for_status,
-            https_only: self.https_only,
             max_body: self.max_body,
             codings,
         })))

@@ -3,6 +3,7 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
+//! - `redirects` has their settings
 //! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
@@ -15,6 +16,7 @@ mod form;
 mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod redirects;
 mod request;
 #[cfg(feature = "sse")]
 mod sse;
@@ -34,6 +36,7 @@ use crate::body::{Accepted, Body};
 use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::head::is_secret;
 use crate::response::Response;
 use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
@@ -65,7 +68,6 @@ struct Inner {
     engine: Engine,
     base: Option<Base>,
     error_for_status: bool,
-    https_only: bool,
     max_body: usize,
     codings: Codings,
 }
@@ -267,23 +269,8 @@ impl Client {
                 .filter(same)
                 .and_then(|base| base.authorization.clone());
         }
-        self.check_scheme(&parsed.target)?;
+        self.0.engine.check_scheme(&parsed.target)?;
         Ok(parsed)
-    }
-
-    fn check_scheme(&self, target: &Target) -> Result<()> {
-        if target.is_https() {
-            if !crate::socket::TLS_BUILT_IN {
-                return Err(Error::invalid(
-                    "https needs the feature `tls`, which this build does not have",
-                ));
-            }
-        } else if self.0.https_only {
-            return Err(Error::invalid(
-                "the scheme is http, but the client allows https only (https_only)",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -303,17 +290,11 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Values of these names are secrets: they are marked, so that Debug of a map does not show them (security L1).
+/// Values of some names are secrets: they are marked, so that Debug of a map does not show them (security L1).
 fn mark_sensitive(headers: &mut HeaderMap) {
-    for name in [
-        http::header::AUTHORIZATION,
-        http::header::COOKIE,
-        http::header::PROXY_AUTHORIZATION,
-    ] {
-        if let http::header::Entry::Occupied(mut values) = headers.entry(name) {
-            values
-                .iter_mut()
-                .for_each(|value| value.set_sensitive(true));
+    for (name, value) in headers.iter_mut() {
+        if is_secret(name) {
+            value.set_sensitive(true);
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::call::{Call, run};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
-use crate::head::{Asks, RequestHead};
+use crate::head::{Asks, RequestHead, is_secret};
+use crate::policy::Redirects;
 use crate::response::Response;
 use crate::url::{Parsed, Target};
 
@@ -53,6 +54,7 @@ pub struct RequestBuilder {
 struct Options {
     timeouts: Option<Box<Timeouts>>,
     versions: Option<HttpVersions>,
+    redirects: Option<Box<Redirects>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -79,6 +81,7 @@ impl RequestBuilder {
                 body: Body::empty(),
                 timeouts: None,
                 versions: None,
+                redirects: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -104,6 +107,7 @@ impl RequestBuilder {
         if let Some(options) = options {
             builder.call.timeouts = options.timeouts;
             builder.call.versions = options.versions;
+            builder.call.redirects = options.redirects;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -122,13 +126,7 @@ impl RequestBuilder {
     {
         match (name.try_into(), value.try_into()) {
             (Ok(name), Ok(mut value)) => {
-                let secret = [
-                    header::AUTHORIZATION,
-                    header::COOKIE,
-                    header::PROXY_AUTHORIZATION,
-                ]
-                .contains(&name);
-                value.set_sensitive(value.is_sensitive() || secret);
+                value.set_sensitive(value.is_sensitive() || is_secret(&name));
                 if self.call.head.headers.try_append(name, value).is_err() {
                     self.note(Error::invalid("header: too many fields"));
                 }
@@ -319,6 +317,7 @@ impl RequestBuilder {
             body,
             timeouts,
             versions,
+            redirects,
             idempotent,
             max_body,
             accepted,
@@ -331,6 +330,7 @@ impl RequestBuilder {
                 body,
                 timeouts: timeouts.clone(),
                 versions: *versions,
+                redirects: redirects.clone(),
                 idempotent: *idempotent,
                 max_body: *max_body,
                 accepted: *accepted,
@@ -351,6 +351,7 @@ impl RequestBuilder {
         self.extensions.insert(Options {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
+            redirects: self.call.redirects,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
@@ -527,7 +528,7 @@ impl RequestBuilder {
 async fn fail(client: &Client, call: &Call, response: Response, replayable: bool) -> Error {
     let (origin, attempts) = (response.target.origin(), response.attempts());
     let error = into_error(response).await;
-    client.0.engine.pool.count_status_error(&origin);
+    client.0.engine.pool.counters(&origin).status_error();
     error.on_call(origin, &call.head.method, attempts, replayable)
 }
 
