@@ -76,6 +76,15 @@ pub(crate) fn is_secret(name: &HeaderName) -> bool {
     SECRETS.contains(&name.as_str())
 }
 
+/// Marks the values of such names, so that Debug of a map does not show them.
+pub(crate) fn mark_secrets(fields: &mut HeaderMap) {
+    for (name, value) in fields.iter_mut() {
+        if is_secret(name) {
+            value.set_sensitive(true);
+        }
+    }
+}
+
 /// Names whose values are secrets by what they are for.
 const SECRETS: [&str; 11] = [
     "api-key",

@@ -65,6 +65,7 @@ pub use body::{Body, BodyReader, BytesStream, Collected, Compression, Lines};
 pub use body::{Event, Events};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
+pub use call::{Interceptor, Next, on_request, on_response};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};

@@ -31,7 +31,7 @@ impl<'a> Trail<'a> {
     pub(super) fn begin(timeouts: &'a Timeouts, call: &Call) -> Self {
         let begun = Instant::now();
         Self {
-            deadline: Deadline::new(timeouts, begun),
+            deadline: Deadline::new(timeouts, call.started.unwrap_or(begun)),
             begun,
             replayable: call.body.is_replayable(),
             stripped: None,
@@ -95,10 +95,7 @@ impl<'a> Trail<'a> {
             followed: self.taken.len(),
         };
         let status = response.status();
-        let locations = response.head.fields();
-        let locations = locations
-            .filter(|(name, _)| name.eq_ignore_ascii_case(b"location"))
-            .map(|(_, value)| value);
+        let locations = response.values("location");
         let Some(step) = redirects.decide(status, locations, &asked)? else {
             return Ok(false);
         };

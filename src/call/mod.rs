@@ -1,22 +1,24 @@
 //! The spine: what happens between a request and its response. Read this first.
 //!
 //! ```text
-//!  run       one call: goes where redirects lead (hops.rs)
-//!   └ hop      one URL: counts it, and puts its name on whatever fails
-//!      └ attempts  tries again what may be sent again
-//!         └ exchange  one try: a connection of the pool, the request out, the response in
+//!  run       one call: interceptors around it (interceptor.rs)
+//!   └ follow   goes where redirects lead (hops.rs)
+//!      └ hop      one URL: counts it, and puts its name on whatever fails
+//!         └ attempts  tries again what may be sent again
+//!            └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
 //! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
 //! does is done by the pool. With nothing configured a call allocates nothing here.
 
 mod hops;
+mod interceptor;
 mod replay;
 mod versions;
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
@@ -33,6 +35,9 @@ use crate::policy::Redirects;
 use crate::url::Target;
 
 use hops::Trail;
+pub(crate) use interceptor::Interceptors;
+pub use interceptor::{Interceptor, Next, on_request, on_response};
+use interceptor::{around_attempt, around_call};
 use replay::Replay;
 pub(crate) use versions::of_target as versions_for;
 
@@ -44,6 +49,8 @@ pub(crate) struct Engine {
     pub(crate) versions: HttpVersions,
     pub(crate) https_only: bool,
     pub(crate) redirects: Redirects,
+    pub(crate) interceptors: Interceptors,
+    pub(crate) attempt_interceptors: Interceptors,
 }
 
 impl Engine {
@@ -79,11 +86,38 @@ pub(crate) struct Call {
     pub(crate) max_body: usize,
     /// The content codings that are taken off the response.
     pub(crate) accepted: Accepted,
+    /// For interceptors.
+    pub(crate) extensions: Extensions,
+    /// When the call began, if an interceptor has made this one of it.
+    pub(crate) started: Option<Instant>,
+}
+
+impl Call {
+    /// A call with the same options that leads nowhere yet.
+    pub(crate) fn like(&self, body: Body) -> Self {
+        Self {
+            head: RequestHead {
+                method: self.head.method.clone(),
+                target: Target::nowhere(),
+                headers: HeaderMap::new(),
+                asks: self.head.asks.clone(),
+            },
+            body,
+            timeouts: self.timeouts.clone(),
+            versions: self.versions,
+            redirects: self.redirects.clone(),
+            idempotent: self.idempotent,
+            max_body: self.max_body,
+            accepted: self.accepted,
+            extensions: Extensions::new(),
+            started: self.started,
+        }
+    }
 }
 
 /// Where a call stands at one URL: what every step below needs.
 struct Hop<'a> {
-    engine: &'a Engine,
+    engine: &'a Arc<Engine>,
     host: &'a Arc<Host>,
     /// In its place, once the server has asked for HTTP/1.1.
     http1: Option<Arc<Host>>,
@@ -97,12 +131,16 @@ struct Hop<'a> {
 }
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
-pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
-    let Ok(runtime) = Handle::try_current() else {
-        return Err(Error::invalid(
-            "no tokio runtime around the call; await it inside one",
-        ));
-    };
+pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    match engine.interceptors.is_empty() {
+        true => follow(engine, call).await,
+        false => Box::pin(around_call(engine, call)).await,
+    }
+}
+
+/// Goes where the call leads.
+async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    let runtime = runtime()?;
     let own = call.timeouts.take();
     let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut trail = Trail::begin(timeouts, call);
@@ -116,9 +154,15 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
     }
 }
 
+/// The runtime that the call is awaited on.
+fn runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::invalid("no tokio runtime around the call; await it inside one"))
+}
+
 /// One URL of a call, counted as a request of its origin.
 async fn hop(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     call: &mut Call,
     trail: &Trail<'_>,
     runtime: &Handle,
@@ -164,7 +208,11 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
     let mut before = None;
     loop {
         hop.replay.begin();
-        let mut failed = match exchange(hop, before.as_ref()).await {
+        let tried = match hop.engine.attempt_interceptors.is_empty() {
+            true => exchange(hop, before.as_ref()).await,
+            false => Box::pin(around_attempt(hop, before.as_ref())).await,
+        };
+        let mut failed = match tried {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };

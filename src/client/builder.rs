@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Asking, Base, Client, Codings, Inner, mark_sensitive};
+use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
-use crate::call::Engine;
-use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
+use crate::call::{Engine, Interceptor};
+use crate::config::{DEFAULT_MAX_BODY, HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
-use crate::head::DefaultFields;
+use crate::head::{DefaultFields, mark_secrets};
 use crate::policy::Redirects;
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
@@ -47,6 +47,8 @@ pub struct ClientBuilder {
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
     pub(super) redirects: Redirects,
+    pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(super) attempt_interceptors: Vec<Arc<dyn Interceptor>>,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -61,13 +63,15 @@ impl ClientBuilder {
             error_for_status: true,
             https_only: false,
             decompress: true,
-            max_body: MAX_BODY,
+            max_body: DEFAULT_MAX_BODY,
             heads: HeadRules::Strict,
             versions: HttpVersions::Auto,
             http2: Http2Config::default(),
             tls: None,
             connector: None,
             redirects: Redirects::default(),
+            interceptors: Vec::new(),
+            attempt_interceptors: Vec::new(),
             mistake: None,
         }
     }
@@ -257,18 +261,20 @@ impl ClientBuilder {
                 "sockeye/",
                 env!("CARGO_PKG_VERSION")
             )));
-        mark_sensitive(&mut self.headers);
+        mark_secrets(&mut self.headers);
         let codings = codings(&mut self.headers, self.decompress);
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
-            engine: Engine {
+            engine: Arc::new(Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
                 https_only: self.https_only,
                 redirects: self.redirects,
-            },
+                interceptors: self.interceptors.into(),
+                attempt_interceptors: self.attempt_interceptors.into(),
+            }),
             base,
             error_for_status: self.error_for_status,
             max_body: self.max_body,
@@ -339,7 +345,7 @@ pub(super) fn field_of_all() -> Option<HeaderValue> {
 
 /// Puts each name of `from` in place of what `into` has under it.
 pub(super) fn replace(into: &mut HeaderMap, mut from: HeaderMap) {
-    mark_sensitive(&mut from);
+    mark_secrets(&mut from);
     into.extend(from);
 }
 
@@ -391,9 +397,6 @@ const MAX_FIELDS: usize = 16 * 1024;
 
 /// The index of a head counts in 32 bits.
 const MAX_SIZE: usize = 1024 * 1024 * 1024;
-
-/// Default of `max_body`.
-const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// Fields that belong to one request or one connection.
 const NO_DEFAULTS: &[(&str, &str)] = &[

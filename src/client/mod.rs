@@ -3,7 +3,7 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - `redirects` has their settings
+//! - `redirects` and `intercepting` have the settings of these
 //! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
@@ -12,6 +12,7 @@ mod compress;
 mod event_source;
 #[cfg(feature = "form")]
 mod form;
+mod intercepting;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "multipart")]
@@ -28,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
@@ -36,7 +37,6 @@ use crate::body::{Accepted, Body};
 use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::head::is_secret;
 use crate::response::Response;
 use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
@@ -65,7 +65,7 @@ pub use request::RequestBuilder;
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    engine: Engine,
+    engine: Arc<Engine>,
     base: Option<Base>,
     error_for_status: bool,
     max_body: usize,
@@ -287,14 +287,5 @@ impl fmt::Debug for Client {
             .field("limits", self.0.engine.pool.limits())
             .field("connections", &self.0.engine.pool.connections())
             .finish_non_exhaustive()
-    }
-}
-
-/// Values of some names are secrets: they are marked, so that Debug of a map does not show them (security L1).
-fn mark_sensitive(headers: &mut HeaderMap) {
-    for (name, value) in headers.iter_mut() {
-        if is_secret(name) {
-            value.set_sensitive(true);
-        }
     }
 }

@@ -12,13 +12,13 @@ use http::{Extensions, Method};
 use super::builder::{field_of_all, listed, replace};
 use super::status::is_error;
 use super::status_error::into_error;
-use super::{Asking, Client, mark_sensitive};
+use super::{Asking, Client};
 use crate::body::{Accepted, Body, Compression};
 use crate::call::{Call, run};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
-use crate::head::{Asks, RequestHead, is_secret};
+use crate::head::{Asks, RequestHead, is_secret, mark_secrets};
 use crate::policy::Redirects;
 use crate::response::Response;
 use crate::url::{Parsed, Target};
@@ -44,7 +44,6 @@ pub struct RequestBuilder {
     compression: Option<(u64, Compression)>,
     error_for_status: Option<bool>,
     decompress: Option<bool>,
-    extensions: Extensions,
     /// The first mistake; with a URL that cannot be parsed, the target leads nowhere.
     mistake: Option<Error>,
 }
@@ -85,13 +84,14 @@ impl RequestBuilder {
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
+                extensions: Extensions::new(),
+                started: None,
             },
             userinfo,
             content_type: None,
             compression: None,
             error_for_status: None,
             decompress: None,
-            extensions: Extensions::new(),
             mistake,
         }
     }
@@ -101,7 +101,7 @@ impl RequestBuilder {
         let url = client.parse(parts.uri);
         let options = parts.extensions.remove::<Options>();
         let mut builder = Self::new(client, parts.method, url);
-        mark_sensitive(&mut parts.headers);
+        mark_secrets(&mut parts.headers);
         builder.call.head.headers = parts.headers;
         builder.call.body = body;
         if let Some(options) = options {
@@ -114,7 +114,7 @@ impl RequestBuilder {
             builder.error_for_status = options.error_for_status;
             builder.decompress = options.decompress;
         }
-        builder.extensions = parts.extensions;
+        builder.call.extensions = parts.extensions;
         builder
     }
 
@@ -306,41 +306,24 @@ impl RequestBuilder {
 
     /// Attaches a value that travels with the request, such as for an interceptor.
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.extensions.insert(value);
+        self.call.extensions.insert(value);
         self
     }
 
     /// A copy, unless the body is a stream.
     pub fn try_clone(&self) -> Option<Self> {
-        let Call {
-            head,
-            body,
-            timeouts,
-            versions,
-            redirects,
-            idempotent,
-            max_body,
-            accepted,
-        } = &self.call;
-        let body = body.try_clone()?;
+        let body = self.call.body.try_clone()?;
+        let mut call = self.call.like(body);
+        call.head = self.call.head.clone();
+        call.extensions = self.call.extensions.clone();
         Some(Self {
             client: self.client.clone(),
-            call: Call {
-                head: head.clone(),
-                body,
-                timeouts: timeouts.clone(),
-                versions: *versions,
-                redirects: redirects.clone(),
-                idempotent: *idempotent,
-                max_body: *max_body,
-                accepted: *accepted,
-            },
+            call,
             userinfo: self.userinfo.clone(),
             content_type: self.content_type.clone(),
             compression: self.compression,
             error_for_status: self.error_for_status,
             decompress: self.decompress,
-            extensions: self.extensions.clone(),
             mistake: self.mistake.clone(),
         })
     }
@@ -348,7 +331,8 @@ impl RequestBuilder {
     /// The request in the types of the `http` crate, for [`Client::execute`]; its options travel as one extension.
     pub fn build(mut self) -> Result<http::Request<Body>> {
         self.finish()?;
-        self.extensions.insert(Options {
+        let mut extensions = self.call.extensions;
+        extensions.insert(Options {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
             redirects: self.call.redirects,
@@ -362,7 +346,7 @@ impl RequestBuilder {
         *request.method_mut() = self.call.head.method;
         *request.uri_mut() = self.call.head.target.into_uri();
         *request.headers_mut() = self.call.head.headers;
-        *request.extensions_mut() = self.extensions;
+        *request.extensions_mut() = extensions;
         Ok(request)
     }
 

@@ -20,6 +20,7 @@ mod exchange;
 mod forms;
 #[cfg(feature = "http2")]
 mod http2;
+mod interceptors;
 mod interop;
 #[cfg(all(feature = "http2", feature = "tls"))]
 mod interop_http2;
@@ -30,6 +31,7 @@ mod multipart;
 mod network;
 mod pool;
 mod reading;
+mod redirects;
 mod runtimes;
 mod seeds;
 mod status;
