@@ -65,7 +65,7 @@ pub use body::{Body, BodyReader, BytesStream, Collected, Compression, Lines};
 pub use body::{Event, Events};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
-pub use call::{Interceptor, Next, on_request, on_response};
+pub use call::{Authenticator, Interceptor, Next, on_request, on_response};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
@@ -73,7 +73,7 @@ pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use policy::Redirects;
+pub use policy::{AuthScheme, Challenge, Redirects};
 pub use response::{Progress, Redirect, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;

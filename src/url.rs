@@ -51,6 +51,11 @@ impl Origin {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Whether this is the origin of a URL; costs no allocation.
+    pub(crate) fn is_of(&self, target: &Target) -> bool {
+        self.https == target.https && self.port == target.port && *self.host == *target.host()
+    }
 }
 
 impl fmt::Display for Origin {

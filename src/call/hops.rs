@@ -4,14 +4,18 @@
 //! another origin must not see, and drops the redirect's body, which is drained or closes its connection as any dropped body
 //! does. The total limit spans all hops; every other limit begins anew with each.
 
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
 use tokio::time::Instant;
 
+use super::identity::Worn;
 use super::{Call, Engine};
-use crate::body::Body;
+use crate::body::{Body, read_ahead};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::Result;
 use crate::head::DefaultFields;
-use crate::policy::{Asked, Redirects, Refused};
+use crate::policy::{Asked, Challenge, Redirects, Refused};
 use crate::response::{Content, Redirect, Response};
 
 /// What one URL of a call leaves to the next.
@@ -24,6 +28,7 @@ pub(super) struct Trail<'a> {
     /// The client's default fields without what another origin must not see, once there was one.
     stripped: Option<Box<DefaultFields>>,
     taken: Vec<Redirect>,
+    worn: Worn,
 }
 
 impl<'a> Trail<'a> {
@@ -36,6 +41,7 @@ impl<'a> Trail<'a> {
             replayable: call.body.is_replayable(),
             stripped: None,
             taken: Vec::new(),
+            worn: Worn::default(),
         }
     }
 
@@ -54,6 +60,54 @@ impl<'a> Trail<'a> {
 
     pub(super) fn into_redirects(self) -> Vec<Redirect> {
         self.taken
+    }
+
+    /// Puts on what the next hop's origin knows the client by.
+    pub(super) fn dress(&mut self, engine: &Engine, call: &mut Call) {
+        if let Some(identity) = &engine.identity {
+            let head = &mut call.head;
+            identity.dress(&head.target, &mut head.headers, &mut self.worn);
+        }
+    }
+
+    /// Has a 401 answered by who may; `true` if the request is to be made again.
+    pub(super) async fn authenticate(
+        &mut self,
+        engine: &Engine,
+        call: &mut Call,
+        response: &mut Response,
+    ) -> Result<bool> {
+        let fields = &call.head.headers;
+        let answers = engine
+            .identity
+            .as_deref()
+            .and_then(|identity| identity.answers(&response.target, fields, &self.worn));
+        let Some(renewing) = answers else {
+            return Ok(false);
+        };
+        let origin = response.target.origin();
+        let defaults = self.defaults(engine).map();
+        let refused = fields.get(AUTHORIZATION).or(defaults.get(AUTHORIZATION));
+        let values = response.values("www-authenticate");
+        let challenge = Challenge::new(origin.clone(), values, refused.cloned());
+        // What gets the credentials may need the connection.
+        if let Content::Apart(body) = &mut response.content {
+            read_ahead(body, MAX_AHEAD, MAX_WAIT).await;
+        }
+        let renewed = renewing.renew(&challenge, &self.deadline).await;
+        let renewed = renewed.map_err(|error| {
+            let (method, attempts) = (&call.head.method, response.attempts);
+            error.on_call(origin.clone(), method, attempts, self.replayable)
+        })?;
+        if !renewed || !self.replayable {
+            return Ok(false);
+        }
+        engine.pool.counters(&origin).authenticated();
+        self.worn.answered.push(origin);
+        call.head.target = response.target.take();
+        response.content = Content::Apart(Body::empty());
+        self.begun = Instant::now();
+        Ok(true)
     }
 
     /// Makes the next request of `call` if the response is a redirect to follow; `false` means that it is the final response.
@@ -106,6 +160,7 @@ impl<'a> Trail<'a> {
             self.replayable = true;
         }
         if step.is_foreign() {
+            self.worn.is_led_away = true;
             self.strip_defaults(engine, redirects);
         }
         engine.pool.counters(&response.target.origin()).redirected();
@@ -128,3 +183,9 @@ impl<'a> Trail<'a> {
         }
     }
 }
+
+/// Bytes of a 401 that are taken in while credentials are renewed, so that it holds no connection.
+const MAX_AHEAD: usize = 64 * 1024;
+
+/// How long they are waited for.
+const MAX_WAIT: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@
 //! does is done by the pool. With nothing configured a call allocates nothing here.
 
 mod hops;
+mod identity;
 mod interceptor;
 mod replay;
 mod versions;
@@ -35,6 +36,8 @@ use crate::policy::Redirects;
 use crate::url::Target;
 
 use hops::Trail;
+pub use identity::Authenticator;
+pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
 use interceptor::{around_attempt, around_call};
@@ -51,6 +54,8 @@ pub(crate) struct Engine {
     pub(crate) redirects: Redirects,
     pub(crate) interceptors: Interceptors,
     pub(crate) attempt_interceptors: Interceptors,
+    /// `None` for a client without credentials of its own.
+    pub(crate) identity: Option<Box<Identity>>,
 }
 
 impl Engine {
@@ -145,7 +150,14 @@ async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
     let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut trail = Trail::begin(timeouts, call);
     loop {
+        trail.dress(engine, call);
         let mut response = hop(engine, call, &trail, &runtime).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && engine.identity.is_some() {
+            // Boxed: it is rare, and would weigh on the future of every call.
+            if Box::pin(trail.authenticate(engine, call, &mut response)).await? {
+                continue;
+            }
+        }
         if !response.status().is_redirection() || !trail.follow(engine, call, &mut response)? {
             response.decode(call.accepted, &call.head.method);
             response.redirects = trail.into_redirects();

@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
-use crate::call::{Engine, Interceptor};
+use crate::call::{Authenticator, Engine, Identity, Interceptor, Scoped};
 use crate::config::{DEFAULT_MAX_BODY, HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::head::{DefaultFields, mark_secrets};
 use crate::policy::Redirects;
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
-use crate::url::Target;
+use crate::url::{Origin, Target};
 
 /// Collects the settings of a [`Client`]. A mistake is reported by [`build`](Self::build), naming the setting.
 ///
@@ -47,6 +47,8 @@ pub struct ClientBuilder {
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
     pub(super) redirects: Redirects,
+    pub(super) credentials: Vec<(Origin, HeaderValue)>,
+    pub(super) authenticators: Vec<(Option<Origin>, Arc<dyn Authenticator>)>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(super) attempt_interceptors: Vec<Arc<dyn Interceptor>>,
     /// The first mistake.
@@ -70,6 +72,8 @@ impl ClientBuilder {
             tls: None,
             connector: None,
             redirects: Redirects::default(),
+            credentials: Vec::new(),
+            authenticators: Vec::new(),
             interceptors: Vec::new(),
             attempt_interceptors: Vec::new(),
             mistake: None,
@@ -263,6 +267,15 @@ impl ClientBuilder {
             )));
         mark_secrets(&mut self.headers);
         let codings = codings(&mut self.headers, self.decompress);
+        let base_origin = base.as_ref().map(|base| base.target.origin());
+        let scoped = self.authenticators.into_iter().map(|(origin, who)| {
+            let origin = origin.or_else(|| base_origin.clone());
+            Scoped::new(who, origin)
+        });
+        let identity = Identity {
+            credentials: self.credentials,
+            authenticators: scoped.collect(),
+        };
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
             engine: Arc::new(Engine {
@@ -272,6 +285,7 @@ impl ClientBuilder {
                 versions: self.versions,
                 https_only: self.https_only,
                 redirects: self.redirects,
+                identity: (!identity.is_empty()).then(|| Box::new(identity)),
                 interceptors: self.interceptors.into(),
                 attempt_interceptors: self.attempt_interceptors.into(),
             }),
@@ -301,7 +315,7 @@ impl ClientBuilder {
         self
     }
 
-    fn note(&mut self, mistake: Error) {
+    pub(super) fn note(&mut self, mistake: Error) {
         self.mistake.get_or_insert(mistake);
     }
 }

@@ -3,11 +3,12 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - `redirects` and `intercepting` have the settings of these
+//! - `redirects`, `credentials` and `intercepting` have the settings of these
 //! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
 mod compress;
+mod credentials;
 #[cfg(feature = "sse")]
 mod event_source;
 #[cfg(feature = "form")]

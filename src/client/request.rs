@@ -5,11 +5,11 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method};
 
 use super::builder::{field_of_all, listed, replace};
+use super::credentials::{basic, secret};
 use super::status::is_error;
 use super::status_error::into_error;
 use super::{Asking, Client};
@@ -153,41 +153,27 @@ impl RequestBuilder {
     }
 
     /// Sets `authorization` to user and password (RFC 7617). The user cannot hold a colon.
-    pub fn basic_auth(
-        mut self,
-        user: impl fmt::Display,
-        password: Option<impl fmt::Display>,
-    ) -> Self {
-        let user = user.to_string();
-        if user.contains(':') || user.chars().any(char::is_control) {
-            self.note(Error::invalid(
-                "basic_auth: the user holds a colon or a control character",
-            ));
-            return self;
-        }
-        let mut credentials = user;
-        credentials.push(':');
-        if let Some(password) = password {
-            credentials.push_str(&password.to_string());
-        }
-        let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
-        self.authorization("basic_auth", format!("Basic {encoded}"))
+    pub fn basic_auth(self, user: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        let value = basic(
+            &user,
+            password
+                .as_ref()
+                .map(|password| password as &dyn fmt::Display),
+        );
+        self.authorization("basic_auth", value)
     }
 
     /// Sets `authorization` to a bearer token (RFC 6750).
     pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
-        self.authorization("bearer_auth", format!("Bearer {token}"))
+        self.authorization("bearer_auth", secret(format!("Bearer {token}")))
     }
 
-    fn authorization(mut self, call: &str, value: String) -> Self {
-        match HeaderValue::try_from(value) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
+    fn authorization(mut self, call: &str, value: Result<HeaderValue, &'static str>) -> Self {
+        match value {
+            Ok(value) => {
                 self.call.head.headers.insert(header::AUTHORIZATION, value);
             }
-            Err(_) => self.note(Error::invalid(format!(
-                "{call}: the credentials hold a control character"
-            ))),
+            Err(mistake) => self.note(Error::invalid(format!("{call}: {mistake}"))),
         }
         self
     }

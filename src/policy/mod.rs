@@ -1,8 +1,12 @@
 //! What decides and never does: the spine asks, and acts on the answer. Everything here is pure.
 //!
+//! - `auth` reads challenges, and says who renews credentials
 //! - `redirect` decides what becomes of a 3xx, and which fields another origin must not see
 
+mod auth;
 mod redirect;
 
+pub use auth::{AuthScheme, Challenge};
+pub(crate) use auth::{Renewal, Renewed, Turn};
 pub use redirect::Redirects;
 pub(crate) use redirect::{Asked, Refused};

@@ -31,6 +31,7 @@ use crate::error::{ErrorKind, Phase};
 pub(crate) struct Counters {
     started: Counter,
     redirects: Counter,
+    authenticated: Counter,
     retries: Live<{ RetryCounts::LEN }>,
     /// By class: 1xx to 5xx.
     responses: [Counter; 5],
@@ -67,6 +68,11 @@ impl Counters {
     /// A redirect was followed. The request that it led to is counted as one of its own.
     pub(crate) fn redirected(&self) {
         self.redirects.add(1);
+    }
+
+    /// A 401 was answered with new credentials. The request that was made again is counted as one of its own.
+    pub(crate) fn authenticated(&self) {
+        self.authenticated.add(1);
     }
 
     /// A call ended with a response head, `head` after it began. Classes above 5xx count as 5xx.
@@ -206,6 +212,7 @@ impl Counters {
             retries,
             retry_causes,
             redirects: self.redirects.read(),
+            authenticated: self.authenticated.read(),
             cancelled,
             connections_opened: dials.get(DialEvent::Succeeded),
             connections_reused: checkouts
@@ -315,6 +322,7 @@ mod tests {
             ("5xx", stats.responses_5xx),
             ("retries", stats.retries),
             ("redirects", stats.redirects),
+            ("authenticated", stats.authenticated),
             ("cancelled", stats.cancelled),
             ("opened", stats.connections_opened),
             ("reused", stats.connections_reused),
