@@ -60,6 +60,15 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<HeaderValue>>>;
 }
 
+impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
+    fn refresh<'a>(
+        &'a self,
+        challenge: &'a Challenge,
+    ) -> BoxFuture<'a, Result<Option<HeaderValue>>> {
+        self.as_ref().refresh(challenge)
+    }
+}
+
 /// What a client is known by.
 #[derive(Default)]
 pub(crate) struct Identity {

@@ -83,6 +83,16 @@ where
     }
 }
 
+impl<T: Interceptor + ?Sized> Interceptor for Arc<T> {
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>> {
+        self.as_ref().intercept(request, next)
+    }
+}
+
 /// An interceptor that changes the head of each request, or fails the call.
 ///
 /// ```

@@ -8,6 +8,7 @@
 mod bodies;
 mod compressing;
 mod conformance;
+mod credentials;
 mod cuts;
 mod decoding;
 mod differential;
