@@ -66,6 +66,8 @@ pub use body::{Event, Events};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
 pub use call::{Authenticator, Interceptor, Next, on_request, on_response};
+#[cfg(feature = "cookies")]
+pub use call::{CookieJar, CookieStore};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};

@@ -66,7 +66,9 @@ impl<'a> Trail<'a> {
     pub(super) fn dress(&mut self, engine: &Engine, call: &mut Call) {
         if let Some(identity) = &engine.identity {
             let head = &mut call.head;
-            identity.dress(&head.target, &mut head.headers, &mut self.worn);
+            let defaults = self.stripped.as_deref().unwrap_or(&engine.defaults);
+            let worn = &mut self.worn;
+            identity.dress(&head.target, &mut head.headers, defaults.map(), worn);
         }
     }
 

@@ -7,13 +7,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use tokio::sync::Mutex as Turns;
 use tokio::time::timeout_at;
 
+use super::CookieJar;
 use crate::deadline::Deadline;
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
 use crate::policy::{Challenge, Renewal, Renewed, Turn};
+use crate::response::Response;
 use crate::url::{Origin, Target};
 
 /// Gets credentials when a server asks for them.
@@ -74,15 +76,23 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 pub(crate) struct Identity {
     pub(crate) credentials: Vec<(Origin, HeaderValue)>,
     pub(crate) authenticators: Vec<Scoped>,
+    pub(crate) cookies: Option<CookieJar>,
 }
 
 impl Identity {
     pub(crate) fn is_empty(&self) -> bool {
-        self.credentials.is_empty() && self.authenticators.is_empty()
+        self.credentials.is_empty() && self.authenticators.is_empty() && self.cookies.is_none()
     }
 
     /// Puts on what the next hop's origin knows the client by, in place of what the last one did.
-    pub(super) fn dress(&self, target: &Target, fields: &mut HeaderMap, worn: &mut Worn) {
+    pub(super) fn dress(
+        &self,
+        target: &Target,
+        fields: &mut HeaderMap,
+        defaults: &HeaderMap,
+        worn: &mut Worn,
+    ) {
+        self.put_cookies(target, fields, defaults, worn);
         if std::mem::take(&mut worn.authorization) {
             fields.remove(AUTHORIZATION);
         }
@@ -100,6 +110,36 @@ impl Identity {
         if let Some(value) = renewed.or_else(fixed) {
             fields.insert(AUTHORIZATION, value);
             worn.authorization = true;
+        }
+    }
+
+    /// The caller's own cookies are never mixed with those of the jar (security C1).
+    fn put_cookies(
+        &self,
+        target: &Target,
+        fields: &mut HeaderMap,
+        defaults: &HeaderMap,
+        worn: &mut Worn,
+    ) {
+        if std::mem::take(&mut worn.cookies) {
+            fields.remove(COOKIE);
+        }
+        let Some(jar) = &self.cookies else {
+            return;
+        };
+        if fields.contains_key(COOKIE) || defaults.contains_key(COOKIE) {
+            return;
+        }
+        if let Some(cookies) = jar.to_send(target) {
+            fields.insert(COOKIE, cookies);
+            worn.cookies = true;
+        }
+    }
+
+    /// Keeps the cookies of a response, whatever its status.
+    pub(super) fn learn(&self, response: &Response) {
+        if let Some(jar) = &self.cookies {
+            jar.learn(&response.target, response.values("set-cookie"));
         }
     }
 
@@ -131,6 +171,7 @@ impl Identity {
 #[derive(Default)]
 pub(super) struct Worn {
     authorization: bool,
+    cookies: bool,
     /// A redirect has led it to another origin: from then on only credentials bound to an origin by name are worn.
     pub(super) is_led_away: bool,
     /// Origins whose 401 was answered.

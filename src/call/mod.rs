@@ -10,9 +10,13 @@
 //! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
 //! does is done by the pool. With nothing configured a call allocates nothing here.
 
+#[cfg(feature = "cookies")]
+mod cookies;
 mod hops;
 mod identity;
 mod interceptor;
+#[cfg(not(feature = "cookies"))]
+mod no_cookies;
 mod replay;
 mod versions;
 
@@ -35,12 +39,16 @@ use crate::stats::{Counters, RetryCause};
 use crate::policy::Redirects;
 use crate::url::Target;
 
+#[cfg(feature = "cookies")]
+pub use cookies::{CookieJar, CookieStore};
 use hops::Trail;
 pub use identity::Authenticator;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
 use interceptor::{around_attempt, around_call};
+#[cfg(not(feature = "cookies"))]
+pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use versions::of_target as versions_for;
 
@@ -152,6 +160,9 @@ async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
     loop {
         trail.dress(engine, call);
         let mut response = hop(engine, call, &trail, &runtime).await?;
+        if let Some(identity) = &engine.identity {
+            identity.learn(&response);
+        }
         if response.status() == StatusCode::UNAUTHORIZED && engine.identity.is_some() {
             // Boxed: it is rare, and would weigh on the future of every call.
             if Box::pin(trail.authenticate(engine, call, &mut response)).await? {

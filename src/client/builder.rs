@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
-use crate::call::{Authenticator, Engine, Identity, Interceptor, Scoped};
+use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Scoped};
 use crate::config::{DEFAULT_MAX_BODY, HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
@@ -47,6 +47,7 @@ pub struct ClientBuilder {
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
     pub(super) redirects: Redirects,
+    pub(super) cookies: Option<CookieJar>,
     pub(super) credentials: Vec<(Origin, HeaderValue)>,
     pub(super) authenticators: Vec<(Option<Origin>, Arc<dyn Authenticator>)>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
@@ -72,6 +73,7 @@ impl ClientBuilder {
             tls: None,
             connector: None,
             redirects: Redirects::default(),
+            cookies: None,
             credentials: Vec::new(),
             authenticators: Vec::new(),
             interceptors: Vec::new(),
@@ -275,6 +277,7 @@ impl ClientBuilder {
         let identity = Identity {
             credentials: self.credentials,
             authenticators: scoped.collect(),
+            cookies: self.cookies,
         };
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {

@@ -4,10 +4,12 @@
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
-//! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
+//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
 mod compress;
+#[cfg(feature = "cookies")]
+mod cookies;
 mod credentials;
 #[cfg(feature = "sse")]
 mod event_source;

@@ -8,6 +8,8 @@
 mod bodies;
 mod compressing;
 mod conformance;
+#[cfg(feature = "cookies")]
+mod cookies;
 mod credentials;
 mod cuts;
 mod decoding;
