@@ -95,11 +95,10 @@ impl CookieJar {
     /// Keeps the Set-Cookie fields of a response.
     pub(super) fn learn<'a>(&self, target: &Target, fields: impl Iterator<Item = &'a [u8]>) {
         for field in fields.take(MAX_FIELDS) {
-            let is_fit = field.len() <= MAX_FIELD && !field.iter().any(u8::is_ascii_control);
             let Ok(mut value) = HeaderValue::from_bytes(field) else {
                 continue;
             };
-            if is_fit {
+            if field.len() <= MAX_FIELD {
                 value.set_sensitive(true);
                 self.0.set(target.uri(), &value);
             }
