@@ -89,7 +89,7 @@ impl CookieJar {
 
     /// What a request to `url` would carry.
     pub fn get(&self, url: impl IntoUrl) -> Result<Option<HeaderValue>> {
-        Ok(self.to_send(&parse(url)?))
+        Ok(self.for_request(&parse(url)?))
     }
 
     /// Keeps the Set-Cookie fields of a response.
@@ -106,7 +106,7 @@ impl CookieJar {
     }
 
     /// The Cookie field of a request.
-    pub(super) fn to_send(&self, target: &Target) -> Option<HeaderValue> {
+    pub(super) fn for_request(&self, target: &Target) -> Option<HeaderValue> {
         let mut value = self.0.get(target.uri())?;
         value.set_sensitive(true);
         Some(value)
@@ -141,7 +141,7 @@ impl CookieStore for InMemory {
 
     fn get(&self, url: &Uri) -> Option<HeaderValue> {
         let mut cookies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        HeaderValue::try_from(cookies.to_send(url, now())?).ok()
+        HeaderValue::try_from(cookies.for_request(url, now())?).ok()
     }
 }
 

@@ -130,7 +130,7 @@ impl Identity {
         if fields.contains_key(COOKIE) || defaults.contains_key(COOKIE) {
             return;
         }
-        if let Some(cookies) = jar.to_send(target) {
+        if let Some(cookies) = jar.for_request(target) {
             fields.insert(COOKIE, cookies);
             worn.cookies = true;
         }

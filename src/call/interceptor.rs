@@ -6,6 +6,7 @@
 
 use std::future::{Future, ready};
 use std::mem::take;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{AUTHORIZATION, HeaderMap};
@@ -236,10 +237,12 @@ impl std::fmt::Debug for Next<'_> {
 struct Chain {
     links: Interceptors,
     end: End,
+    /// Whether the end was run.
+    has_ended: AtomicBool,
 }
 
 enum End {
-    Call(WholeCall),
+    Call(Box<WholeCall>),
     Attempt(Box<Attempt>),
 }
 
@@ -249,13 +252,14 @@ fn go(
     at: usize,
     request: http::Request<Body>,
 ) -> BoxFuture<'_, Result<Response>> {
-    match (chain.links.get(at), &chain.end) {
-        (Some(link), _) => {
-            let chain = Held::Lent(chain);
-            link.intercept(request, Next { chain, at: at + 1 })
-        }
-        (None, End::Call(call)) => Box::pin(call.run(request)),
-        (None, End::Attempt(attempt)) => Box::pin(attempt.run(request)),
+    if let Some(link) = chain.links.get(at) {
+        let chain = Held::Lent(chain);
+        return link.intercept(request, Next { chain, at: at + 1 });
+    }
+    chain.has_ended.store(true, Ordering::Relaxed);
+    match &chain.end {
+        End::Call(call) => Box::pin(call.run(request)),
+        End::Attempt(attempt) => Box::pin(attempt.run(request)),
     }
 }
 
@@ -288,13 +292,13 @@ pub(super) async fn around_call(engine: &Arc<Engine>, call: &mut Call) -> Result
     options.started = Some(started);
     let chain = Arc::new(Chain {
         links: Arc::clone(&engine.interceptors),
-        end: End::Call(WholeCall {
+        end: End::Call(Box::new(WholeCall {
             engine: Arc::clone(engine),
             options,
-        }),
+        })),
+        has_ended: AtomicBool::new(false),
     });
-    let outcome = within(&deadline, go(&chain, 0, request)).await;
-    match outcome {
+    match within(&deadline, &chain, request).await {
         Ok(response) => Ok(adopt(response, call)),
         Err(error) => {
             let head = &call.head;
@@ -388,10 +392,11 @@ pub(super) async fn around_attempt(
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
         end: End::Attempt(Attempt::of(hop, before)),
+        has_ended: AtomicBool::new(false),
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
-    let error = match within(&hop.deadline, go(&chain, 0, request)).await {
+    let error = match within(&hop.deadline, &chain, request).await {
         Ok(response) => return Ok(adopt(response, hop.call)),
         Err(error) => error,
     };
@@ -410,17 +415,24 @@ pub(super) async fn around_attempt(
     Err(failed)
 }
 
-/// Waits for a chain within the limits that no step of it has of its own.
+/// Waits for a chain within the limits that no step of it has of its own. Once its end was run, all may have been sent.
 async fn within(
     deadline: &Deadline<'_>,
-    chain: BoxFuture<'_, Result<Response>>,
+    chain: &Arc<Chain>,
+    request: http::Request<Body>,
 ) -> Result<Response> {
-    match deadline.next(Phase::Prepare, None) {
-        Some(limit) => timeout_at(limit.at, chain)
-            .await
-            .unwrap_or_else(|_| Err(Error::timeout(limit.expired, Sent::Nothing))),
-        None => chain.await,
-    }
+    let running = go(chain, 0, request);
+    let Some(limit) = deadline.next(Phase::Prepare, None) else {
+        return running.await;
+    };
+    timeout_at(limit.at, running).await.unwrap_or_else(|_| {
+        let mut expired = limit.expired;
+        let mut sent = Sent::Nothing;
+        if chain.has_ended.load(Ordering::Relaxed) {
+            (expired.phase, sent) = (Phase::Head, Sent::All);
+        }
+        Err(Error::timeout(expired, sent))
+    })
 }
 
 /// The request of a call as its interceptors see it. A body that can be sent again stays with the call as well.

@@ -12,7 +12,7 @@ impl CookieJar {
         match *self {}
     }
 
-    pub(super) fn to_send(&self, _: &Target) -> Option<HeaderValue> {
+    pub(super) fn for_request(&self, _: &Target) -> Option<HeaderValue> {
         match *self {}
     }
 }

@@ -71,7 +71,7 @@ impl Cookies {
     }
 
     /// What Cookie says to `url`: longer paths first, then older cookies first.
-    pub(crate) fn to_send(&mut self, url: &Uri, now: u64) -> Option<Vec<u8>> {
+    pub(crate) fn for_request(&mut self, url: &Uri, now: u64) -> Option<Vec<u8>> {
         let place = Place::of(url);
         self.ticks += 1;
         let mut found: Vec<&Cookie> = Vec::new();
@@ -464,7 +464,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn sent(cookies: &mut Cookies, url: &str, now: u64) -> String {
-        let value = cookies.to_send(&url.parse().unwrap(), now);
+        let value = cookies.for_request(&url.parse().unwrap(), now);
         value.map_or("-".to_owned(), |value| {
             String::from_utf8_lossy(&value).into_owned()
         })

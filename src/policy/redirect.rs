@@ -70,7 +70,7 @@ impl Redirects {
         }
     }
 
-    /// Whether a redirect from `https` to `http` is followed, without credentials. Default false. A client that allows
+    /// Whether a redirect from `https` to `http` is followed, without credentials. Default false. A client that is
     /// [`https_only`](crate::ClientBuilder::https_only) does not follow it in any case.
     pub const fn with_downgrade(mut self, allowed: bool) -> Self {
         self.allow_downgrade = allowed;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode};
 use sockeye::{
-    Body, BoxFuture, Client, Error, ErrorKind, Interceptor, Next, Phase, Response, Result,
+    Body, BoxFuture, Client, Error, ErrorKind, Interceptor, Next, Phase, Response, Result, Sent,
     Timeouts, on_request, on_response,
 };
 use tokio::time::Instant;
@@ -365,6 +365,41 @@ async fn a_try_keeps_its_method_and_origin() {
     let error = client.build().unwrap().get(URL).send().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert_eq!(world.dials(), 0);
+}
+
+/// What an interceptor's own waiting costs is told apart from what may have been sent.
+#[tokio::test(start_paused = true)]
+async fn a_limit_tells_what_may_have_been_sent() {
+    let world = World::new();
+    world.serve(|_| ok(""));
+    for around_calls in [true, false] {
+        for sends in [true, false] {
+            let slow = move |request: Request<Body>, next: Next<'static>| async move {
+                if sends {
+                    next.run(request).await?;
+                }
+                pending::<Result<Response>>().await
+            };
+            let client = match around_calls {
+                true => world.builder().interceptor(slow),
+                false => world.builder().attempt_interceptor(slow),
+            };
+            let client = client.build().unwrap();
+            let second = Some(Duration::from_secs(1));
+            let limits = Timeouts::default().with_attempt(second).with_total(second);
+            let error = client.post(URL).timeouts(limits).send().await.unwrap_err();
+            let (phase, sent) = match sends {
+                true => (Phase::Head, Sent::All),
+                false => (Phase::Prepare, Sent::Nothing),
+            };
+            assert_eq!(
+                (error.phase(), error.sent()),
+                (Some(phase), sent),
+                "{error}"
+            );
+            settle(&client, &world).await;
+        }
+    }
 }
 
 /// A kept connection that is dead is replaced as without interceptors, and they see both tries.
