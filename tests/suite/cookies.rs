@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderValue, Uri};
-use sockeye::{Alpn, CookieJar, CookieStore, Redirects};
+use sockeye::{CookieJar, CookieStore};
 
 use crate::support::peer::{Request, World, ok, reply, settle};
 
@@ -117,8 +117,11 @@ async fn a_cookie_field_of_the_request_stands_alone() {
 }
 
 /// The URL counts, and no field that says otherwise.
+#[cfg(feature = "tls")]
 #[tokio::test(start_paused = true)]
 async fn the_jar_goes_by_the_url() {
+    use sockeye::{Alpn, Redirects};
+
     let world = World::new();
     world.negotiates(Alpn::Http1);
     let seen = serve(&world, |request| match request.target() {

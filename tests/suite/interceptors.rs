@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode};
 use sockeye::{
-    Body, BoxFuture, Client, Error, ErrorKind, Interceptor, Next, Phase, Response, Result, Sent,
-    Timeouts, on_request, on_response,
+    Body, BoxFuture, Error, ErrorKind, Interceptor, Next, Phase, Response, Result, Sent, Timeouts,
+    on_request, on_response,
 };
 use tokio::time::Instant;
 
@@ -483,7 +483,7 @@ async fn the_client_reads_the_fields_that_an_interceptor_leaves() {
             "no gzip",
         )
     });
-    let client: Client = world
+    let client = world
         .builder()
         .attempt_interceptor(on_response(|response| {
             response.headers_mut().remove("content-encoding");

@@ -36,6 +36,8 @@ mod pool;
 mod reading;
 mod redirects;
 mod runtimes;
+#[cfg(feature = "tls")]
+mod secrets;
 mod seeds;
 mod status;
 mod support;
