@@ -256,3 +256,6 @@ with! {
     with_ping_timeout ping_timeout Duration;
     with_idle_timeout idle_timeout Duration;
 }
+
+/// Bytes of a body that is collected, unless the client or the call says otherwise.
+pub(crate) const DEFAULT_MAX_BODY: usize = 64 * 1024 * 1024;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode, Version};
 
 use crate::url::Target;
@@ -70,12 +70,42 @@ impl RequestHead {
     }
 }
 
+/// Whether the values of this name are secrets: marked as such, never in a compression table, and kept from other origins
+/// (security R2, L1).
+pub(crate) fn is_secret(name: &HeaderName) -> bool {
+    SECRETS.contains(&name.as_str())
+}
+
+/// Marks the values of such names, so that Debug of a map does not show them.
+pub(crate) fn mark_secrets(fields: &mut HeaderMap) {
+    for (name, value) in fields.iter_mut() {
+        if is_secret(name) {
+            value.set_sensitive(true);
+        }
+    }
+}
+
+/// Names whose values are secrets by what they are for.
+const SECRETS: [&str; 11] = [
+    "api-key",
+    "authorization",
+    "cookie",
+    "cookie2",
+    "private-token",
+    "proxy-authorization",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-auth-token",
+    "x-csrf-token",
+    "x-goog-api-key",
+];
+
 /// The fields that a client adds to each request unless the request has one of the same name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DefaultFields {
     lines: Vec<u8>,
     entries: Vec<(HeaderName, Range<usize>)>,
-    /// For HTTP/2, where fields are no lines.
+    /// For HTTP/2, where fields are no lines, and for whoever changes some.
     map: HeaderMap,
 }
 
@@ -100,7 +130,6 @@ impl DefaultFields {
     }
 
     /// The same as a map.
-    #[cfg_attr(not(feature = "http2"), expect(dead_code, reason = "only HTTP/2 asks"))]
     pub(crate) fn map(&self) -> &HeaderMap {
         &self.map
     }
@@ -216,10 +245,11 @@ impl ResponseHead {
             let at = FieldAt::from_bytes(entry);
             let value = self.message.slice_ref(self.part(at.value));
             // The decoder accepted both, so neither conversion fails; a field that did would be left out.
-            if let (Ok(name), Ok(value)) = (
+            if let (Ok(name), Ok(mut value)) = (
                 HeaderName::from_bytes(self.part(at.name)),
                 HeaderValue::from_maybe_shared(value),
             ) {
+                value.set_sensitive(name == SET_COOKIE);
                 map.append(name, value);
             }
         }

@@ -22,6 +22,7 @@
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
 //! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
 //!   and an idempotent one, once, when a kept connection closed without a byte of its response.
+//! - What a request carries as a secret reaches the origin that it was set for, and no other, wherever redirects lead.
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Dropping a future
@@ -37,7 +38,7 @@
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
-//! [`Response::text`] in other charsets than UTF-8. `sse`: `Response::events`, and an `EventSource` that connects again.
+//! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
 //! `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
@@ -49,6 +50,7 @@ mod connection;
 mod deadline;
 mod error;
 mod head;
+mod policy;
 mod pool;
 mod response;
 mod socket;
@@ -64,6 +66,9 @@ pub use body::{Body, BodyReader, BytesStream, Collected, Compression, Lines};
 pub use body::{Event, Events};
 #[cfg(feature = "multipart")]
 pub use body::{Multipart, Part};
+pub use call::{Authenticator, Interceptor, Next, on_request, on_response};
+#[cfg(feature = "cookies")]
+pub use call::{CookieJar, CookieStore};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
 pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
@@ -71,7 +76,8 @@ pub use config::{Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use response::{Progress, Response};
+pub use policy::{AuthScheme, Challenge, Redirects};
+pub use response::{Progress, Redirect, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{Extensions, HeaderMap, Method, StatusCode, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::body::{Accepted, Applied, Body, Collected, Decoding, collect_within, into_trailers};
+use crate::config::DEFAULT_MAX_BODY;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::ResponseHead;
 use crate::socket::{ConnectionInfo, Upgraded};
@@ -49,7 +50,24 @@ pub struct Response {
     pub(crate) connection: Arc<ConnectionInfo>,
     pub(crate) moments: Moments,
     pub(crate) attempts: u32,
+    pub(crate) redirects: Vec<Redirect>,
     pub(crate) max_body: usize,
+}
+
+/// A redirect that was followed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Redirect {
+    /// Its status: 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    pub(crate) target: Target,
+}
+
+impl Redirect {
+    /// The URL that answered with it, without userinfo and fragment.
+    pub fn url(&self) -> &Uri {
+        self.target.uri()
+    }
 }
 
 /// What was measured of the last try.
@@ -107,6 +125,18 @@ impl Response {
         }
     }
 
+    /// The values of all fields of this name, as bytes; no map is built for it.
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let map = self.map.get();
+        let head = map.is_none().then(|| self.head.fields());
+        let in_head = head.into_iter().flatten();
+        let in_head = in_head
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value);
+        let in_map = map.into_iter().flat_map(move |map| map.get_all(name));
+        in_head.chain(in_map.map(HeaderValue::as_bytes))
+    }
+
     /// The URL that answered, without userinfo and fragment.
     pub fn url(&self) -> &Uri {
         self.target.uri()
@@ -125,12 +155,7 @@ impl Response {
     /// length then are those of the decoded content. What has no body is left as it is, and so is a part of a coded body
     /// (status 206), which nobody can decode.
     pub(crate) fn decode(&mut self, accepted: Accepted, method: &Method) {
-        let values = self
-            .head
-            .fields()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(b"content-encoding"))
-            .map(|(_, value)| value);
-        let Some(applied) = Applied::of(values, accepted) else {
+        let Some(applied) = Applied::of(self.values("content-encoding"), accepted) else {
             return;
         };
         if self.status() == StatusCode::PARTIAL_CONTENT || self.content_length() == Some(0) {
@@ -185,6 +210,20 @@ impl Response {
     /// How often the request was sent; 1 unless a connection turned out to be dead.
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// The redirects that led here, in the order in which they were followed; [`url`](Self::url) is where they ended.
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let response = sockeye::Client::new().get("https://example.com/").send().await?;
+    /// for redirect in response.redirects() {
+    ///     println!("{} {}", redirect.status, redirect.url());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn redirects(&self) -> &[Redirect] {
+        &self.redirects
     }
 
     /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
@@ -290,6 +329,41 @@ impl Response {
     pub async fn collect(self) -> Result<Collected> {
         let limit = self.max_body;
         collect_within(self.into_body(), limit).await
+    }
+}
+
+/// A response that did not come over a connection, for interceptors that answer by themselves and for tests. Its connection has
+/// the id 0; its URL becomes that of the call.
+///
+/// ```
+/// use sockeye::{Response, http};
+///
+/// # async fn run() -> sockeye::Result<()> {
+/// let response = Response::from(http::Response::new("hello"));
+/// assert_eq!(response.text().await?, "hello");
+/// # Ok(()) }
+/// ```
+impl<B: Into<Body>> From<http::Response<B>> for Response {
+    fn from(response: http::Response<B>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            head: ResponseHead::new(parts.status, parts.version, Bytes::new(), 0, 0),
+            map: OnceLock::from(Box::new(parts.headers)),
+            content: Content::Apart(body.into()),
+            trailers: None,
+            target: Target::nowhere(),
+            extensions: parts.extensions,
+            connection: Arc::new(ConnectionInfo::none(parts.version)),
+            moments: Moments {
+                wait: Duration::ZERO,
+                head: Duration::ZERO,
+                call: Duration::ZERO,
+                reused: false,
+            },
+            attempts: 0,
+            redirects: Vec::new(),
+            max_body: DEFAULT_MAX_BODY,
+        }
     }
 }
 

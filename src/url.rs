@@ -5,8 +5,10 @@
 //! into an Authorization value and is gone from then on. A join appends to a base URL and never
 //! changes its origin.
 //!
-//! This file does not resolve names, does not follow redirects and does no I/O. The client calls it
+//! `resolve.rs` finds what a redirect names. Nothing here resolves names, follows redirects or does I/O. The client calls it
 //! for each request and for `base_url`; pool, codec and policies read `Target` and `Origin`.
+
+mod resolve;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,6 +50,11 @@ impl Origin {
     /// The port, the scheme's default (80, 443) included.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether this is the origin of a URL; costs no allocation.
+    pub(crate) fn is_of(&self, target: &Target) -> bool {
+        self.https == target.https && self.port == target.port && *self.host == *target.host()
     }
 }
 
@@ -822,6 +829,7 @@ enum Rule {
     UserinfoPercent,
     UserinfoControl,
     UserinfoColon,
+    LocationUserinfo,
     Character(Part, usize, char),
     Percent(Part, usize),
     Asterisk,
@@ -880,6 +888,7 @@ impl Rule {
             Self::UserinfoPercent => "the userinfo has '%' without two hex digits; write %25",
             Self::UserinfoControl => "the userinfo has an encoded control byte; remove it",
             Self::UserinfoColon => "the user name has an encoded ':'; Basic credentials need one without",
+            Self::LocationUserinfo => "the URL of the redirect holds userinfo",
             Self::Character(..) => "write",
             Self::Percent(..) => "a '%' stands without two hex digits; write %25",
             Self::Asterisk => "the path is not one; begin it with /",

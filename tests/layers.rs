@@ -53,6 +53,7 @@ const ABOVE_THE_TABLE: &[&str] = &["lib", "test"];
 const PURE: &[&str] = &[
     "error.rs",
     "url.rs",
+    "url/*.rs",
     "config.rs",
     "deadline.rs",
     "head.rs",

@@ -8,6 +8,7 @@
 //! `reader.rs`, lines (`line_stream.rs` on `lines.rs`), JSON (`json.rs`), events (`events.rs` on `sse.rs`); `text.rs` and
 //! `charset.rs` make text of a whole body.
 
+mod ahead;
 mod blocking;
 #[cfg(feature = "brotli")]
 mod brotli;
@@ -87,6 +88,8 @@ pub use sse::Event;
 #[cfg(all(feature = "sse", feature = "test-util"))]
 pub(crate) use sse::EventDecoder;
 pub(crate) use text::decode_text;
+
+pub(crate) use ahead::read_ahead;
 
 pub use collect::Collected;
 pub(crate) use collect::{collect_start, collect_within};

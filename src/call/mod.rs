@@ -1,20 +1,29 @@
 //! The spine: what happens between a request and its response. Read this first.
 //!
 //! ```text
-//!  run       one call: counts it, and puts its name on whatever fails
-//!   └ attempts  one URL: tries again what may be sent again
-//!      └ exchange  one try: a connection of the pool, the request out, the response in
+//!  run       one call: interceptors around it (interceptor.rs)
+//!   └ follow   goes where redirects lead (hops.rs)
+//!      └ hop      one URL: counts it, and puts its name on whatever fails
+//!         └ attempts  tries again what may be sent again
+//!            └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
-//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`); what it does is done by
-//! the pool. With nothing configured a call allocates nothing here.
+//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
+//! does is done by the pool. With nothing configured a call allocates nothing here.
 
+#[cfg(feature = "cookies")]
+mod cookies;
+mod hops;
+mod identity;
+mod interceptor;
+#[cfg(not(feature = "cookies"))]
+mod no_cookies;
 mod replay;
 mod versions;
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,10 +32,23 @@ use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
+use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
 
+use crate::policy::Redirects;
+use crate::url::Target;
+
+#[cfg(feature = "cookies")]
+pub use cookies::{CookieJar, CookieStore};
+use hops::Trail;
+pub use identity::Authenticator;
+pub(crate) use identity::{Identity, Scoped};
+pub(crate) use interceptor::Interceptors;
+pub use interceptor::{Interceptor, Next, on_request, on_response};
+use interceptor::{around_attempt, around_call};
+#[cfg(not(feature = "cookies"))]
+pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use versions::of_target as versions_for;
 
@@ -36,6 +58,30 @@ pub(crate) struct Engine {
     pub(crate) defaults: DefaultFields,
     pub(crate) timeouts: Timeouts,
     pub(crate) versions: HttpVersions,
+    pub(crate) https_only: bool,
+    pub(crate) redirects: Redirects,
+    pub(crate) interceptors: Interceptors,
+    pub(crate) attempt_interceptors: Interceptors,
+    /// `None` for a client without credentials of its own.
+    pub(crate) identity: Option<Box<Identity>>,
+}
+
+impl Engine {
+    /// Whether a request may go there: asked of what the caller wrote and of where a redirect leads.
+    pub(crate) fn check_scheme(&self, target: &Target) -> Result<()> {
+        if target.is_https() {
+            if !TLS_BUILT_IN {
+                return Err(Error::invalid(
+                    "https needs the feature `tls`, which this build does not have",
+                ));
+            }
+        } else if self.https_only {
+            return Err(Error::invalid(
+                "the scheme is http, but the client allows https only (https_only)",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// One call, as the user asked for it.
@@ -46,61 +92,127 @@ pub(crate) struct Call {
     pub(crate) timeouts: Option<Box<Timeouts>>,
     /// In place of the client's.
     pub(crate) versions: Option<HttpVersions>,
+    /// In place of the client's.
+    pub(crate) redirects: Option<Box<Redirects>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
     /// The content codings that are taken off the response.
     pub(crate) accepted: Accepted,
+    /// For interceptors.
+    pub(crate) extensions: Extensions,
+    /// When the call began, if an interceptor has made this one of it.
+    pub(crate) started: Option<Instant>,
 }
 
-/// Where a call stands: what every step below needs.
+impl Call {
+    /// A call with the same options that leads nowhere yet.
+    pub(crate) fn like(&self, body: Body) -> Self {
+        Self {
+            head: RequestHead {
+                method: self.head.method.clone(),
+                target: Target::nowhere(),
+                headers: HeaderMap::new(),
+                asks: self.head.asks.clone(),
+            },
+            body,
+            timeouts: self.timeouts.clone(),
+            versions: self.versions,
+            redirects: self.redirects.clone(),
+            idempotent: self.idempotent,
+            max_body: self.max_body,
+            accepted: self.accepted,
+            extensions: Extensions::new(),
+            started: self.started,
+        }
+    }
+}
+
+/// Where a call stands at one URL: what every step below needs.
 struct Hop<'a> {
-    engine: &'a Engine,
+    engine: &'a Arc<Engine>,
     host: &'a Arc<Host>,
     /// In its place, once the server has asked for HTTP/1.1.
     http1: Option<Arc<Host>>,
     runtime: &'a Handle,
     call: &'a mut Call,
+    /// The client's, or what another origin may see of them.
+    defaults: &'a DefaultFields,
     deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
 }
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
-pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
-    let Ok(runtime) = Handle::try_current() else {
-        return Err(Error::invalid(
-            "no tokio runtime around the call; await it inside one",
-        ));
-    };
+pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    match engine.interceptors.is_empty() {
+        true => follow(engine, call).await,
+        false => Box::pin(around_call(engine, call)).await,
+    }
+}
+
+/// Goes where the call leads.
+async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    let runtime = runtime()?;
+    let own = call.timeouts.take();
+    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
+    let mut trail = Trail::begin(timeouts, call);
+    loop {
+        trail.dress(engine, call);
+        let mut response = hop(engine, call, &trail, &runtime).await?;
+        if let Some(identity) = &engine.identity {
+            identity.learn(&response);
+        }
+        if response.status() == StatusCode::UNAUTHORIZED && engine.identity.is_some() {
+            // Boxed: it is rare, and would weigh on the future of every call.
+            if Box::pin(trail.authenticate(engine, call, &mut response)).await? {
+                continue;
+            }
+        }
+        if !response.status().is_redirection() || !trail.follow(engine, call, &mut response)? {
+            response.decode(call.accepted, &call.head.method);
+            response.redirects = trail.into_redirects();
+            return Ok(response);
+        }
+    }
+}
+
+/// The runtime that the call is awaited on.
+fn runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::invalid("no tokio runtime around the call; await it inside one"))
+}
+
+/// One URL of a call, counted as a request of its origin.
+async fn hop(
+    engine: &Arc<Engine>,
+    call: &mut Call,
+    trail: &Trail<'_>,
+    runtime: &Handle,
+) -> Result<Response> {
     check_request(&call.head, &call.body)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let started = Instant::now();
     let versions = call.versions.unwrap_or(engine.versions);
     let versions = versions::of_call(versions, &call.head)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let host = engine.pool.host(&call.head.target, versions, &runtime);
+    let host = engine.pool.host(&call.head.target, versions, runtime);
     let http1 = host.wants_http1() && versions == HttpVersions::Auto;
-    let http1 = http1.then(|| over_http1(engine, call, &runtime));
+    let http1 = http1.then(|| over_http1(engine, call, runtime));
     let watch = Watch::begin(&host);
-    let own = call.timeouts.take();
-    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut hop = Hop {
         engine,
         host: &host,
         http1,
-        runtime: &runtime,
-        deadline: Deadline::new(timeouts, started),
-        started,
+        runtime,
+        defaults: trail.defaults(engine),
+        deadline: trail.deadline(),
+        started: trail.begun(),
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
         call,
     };
-    let mut outcome = attempts(&mut hop).await;
-    match &mut outcome {
-        Ok(response) => {
-            watch.responded(response);
-            response.decode(hop.call.accepted, &hop.call.head.method);
-        }
+    let outcome = attempts(&mut hop).await;
+    match &outcome {
+        Ok(response) => watch.responded(response),
         Err(error) => watch.failed(error),
     }
     outcome.map_err(|error| {
@@ -119,7 +231,11 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
     let mut before = None;
     loop {
         hop.replay.begin();
-        let mut failed = match exchange(hop, before.as_ref()).await {
+        let tried = match hop.engine.attempt_interceptors.is_empty() {
+            true => exchange(hop, before.as_ref()).await,
+            false => Box::pin(around_attempt(hop, before.as_ref())).await,
+        };
+        let mut failed = match tried {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
@@ -171,7 +287,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     let answer = lease
         .exchange(
             &call.head,
-            &hop.engine.defaults,
+            hop.defaults,
             made.as_mut().unwrap_or(&mut call.body),
             &hop.deadline,
             sending,
@@ -217,6 +333,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         connection,
         moments,
         attempts: hop.replay.attempts(),
+        redirects: Vec::new(),
         max_body: call.max_body,
     })
 }

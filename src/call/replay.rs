@@ -12,7 +12,7 @@ use crate::pool::{Failed, Refusal};
 use crate::stats::RetryCause;
 
 /// What is known of the request, and how often it was tried.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Replay {
     idempotent: bool,
     replayable: bool,

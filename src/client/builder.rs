@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Asking, Base, Client, Codings, Inner, mark_sensitive};
+use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
-use crate::call::Engine;
-use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
+use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Scoped};
+use crate::config::{DEFAULT_MAX_BODY, HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
-use crate::head::DefaultFields;
+use crate::head::{DefaultFields, mark_secrets};
+use crate::policy::Redirects;
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
-use crate::url::Target;
+use crate::url::{Origin, Target};
 
 /// Collects the settings of a [`Client`]. A mistake is reported by [`build`](Self::build), naming the setting.
 ///
@@ -45,6 +46,12 @@ pub struct ClientBuilder {
     http2: Http2Config,
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
+    pub(super) redirects: Redirects,
+    pub(super) cookies: Option<CookieJar>,
+    pub(super) credentials: Vec<(Origin, HeaderValue)>,
+    pub(super) authenticators: Vec<(Option<Origin>, Arc<dyn Authenticator>)>,
+    pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(super) attempt_interceptors: Vec<Arc<dyn Interceptor>>,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -59,12 +66,18 @@ impl ClientBuilder {
             error_for_status: true,
             https_only: false,
             decompress: true,
-            max_body: MAX_BODY,
+            max_body: DEFAULT_MAX_BODY,
             heads: HeadRules::Strict,
             versions: HttpVersions::Auto,
             http2: Http2Config::default(),
             tls: None,
             connector: None,
+            redirects: Redirects::default(),
+            cookies: None,
+            credentials: Vec::new(),
+            authenticators: Vec::new(),
+            interceptors: Vec::new(),
+            attempt_interceptors: Vec::new(),
             mistake: None,
         }
     }
@@ -254,18 +267,33 @@ impl ClientBuilder {
                 "sockeye/",
                 env!("CARGO_PKG_VERSION")
             )));
+        mark_secrets(&mut self.headers);
         let codings = codings(&mut self.headers, self.decompress);
+        let base_origin = base.as_ref().map(|base| base.target.origin());
+        let scoped = self.authenticators.into_iter().map(|(origin, who)| {
+            let origin = origin.or_else(|| base_origin.clone());
+            Scoped::new(who, origin)
+        });
+        let identity = Identity {
+            credentials: self.credentials,
+            authenticators: scoped.collect(),
+            cookies: self.cookies,
+        };
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
-            engine: Engine {
+            engine: Arc::new(Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
-            },
+                https_only: self.https_only,
+                redirects: self.redirects,
+                identity: (!identity.is_empty()).then(|| Box::new(identity)),
+                interceptors: self.interceptors.into(),
+                attempt_interceptors: self.attempt_interceptors.into(),
+            }),
             base,
             error_for_status: self.error_for_status,
-            https_only: self.https_only,
             max_body: self.max_body,
             codings,
         })))
@@ -290,7 +318,7 @@ impl ClientBuilder {
         self
     }
 
-    fn note(&mut self, mistake: Error) {
+    pub(super) fn note(&mut self, mistake: Error) {
         self.mistake.get_or_insert(mistake);
     }
 }
@@ -334,7 +362,7 @@ pub(super) fn field_of_all() -> Option<HeaderValue> {
 
 /// Puts each name of `from` in place of what `into` has under it.
 pub(super) fn replace(into: &mut HeaderMap, mut from: HeaderMap) {
-    mark_sensitive(&mut from);
+    mark_secrets(&mut from);
     into.extend(from);
 }
 
@@ -392,9 +420,6 @@ const MAX_FIELDS: usize = 16 * 1024;
 
 /// The index of a head counts in 32 bits.
 const MAX_SIZE: usize = 1024 * 1024 * 1024;
-
-/// Default of `max_body`.
-const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// Fields that belong to one request or one connection.
 const NO_DEFAULTS: &[(&str, &str)] = &[

@@ -3,18 +3,25 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
-//! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and connects again
+//! - `redirects`, `credentials` and `intercepting` have the settings of these
+//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
+//!   connects again
 
 mod builder;
 mod compress;
+#[cfg(feature = "cookies")]
+mod cookies;
+mod credentials;
 #[cfg(feature = "sse")]
 mod event_source;
 #[cfg(feature = "form")]
 mod form;
+mod intercepting;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod redirects;
 mod request;
 #[cfg(feature = "sse")]
 mod sse;
@@ -28,7 +35,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
@@ -64,10 +71,9 @@ pub use request::RequestBuilder;
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    engine: Engine,
+    engine: Arc<Engine>,
     base: Option<Base>,
     error_for_status: bool,
-    https_only: bool,
     max_body: usize,
     codings: Codings,
 }
@@ -269,23 +275,8 @@ impl Client {
                 .filter(same)
                 .and_then(|base| base.authorization.clone());
         }
-        self.check_scheme(&parsed.target)?;
+        self.0.engine.check_scheme(&parsed.target)?;
         Ok(parsed)
-    }
-
-    fn check_scheme(&self, target: &Target) -> Result<()> {
-        if target.is_https() {
-            if !crate::socket::TLS_BUILT_IN {
-                return Err(Error::invalid(
-                    "https needs the feature `tls`, which this build does not have",
-                ));
-            }
-        } else if self.0.https_only {
-            return Err(Error::invalid(
-                "the scheme is http, but the client allows https only (https_only)",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -302,20 +293,5 @@ impl fmt::Debug for Client {
             .field("limits", self.0.engine.pool.limits())
             .field("connections", &self.0.engine.pool.connections())
             .finish_non_exhaustive()
-    }
-}
-
-/// Values of these names are secrets: they are marked, so that Debug of a map does not show them (security L1).
-fn mark_sensitive(headers: &mut HeaderMap) {
-    for name in [
-        http::header::AUTHORIZATION,
-        http::header::COOKIE,
-        http::header::PROXY_AUTHORIZATION,
-    ] {
-        if let http::header::Entry::Occupied(mut values) = headers.entry(name) {
-            values
-                .iter_mut()
-                .for_each(|value| value.set_sensitive(true));
-        }
     }
 }

@@ -5,20 +5,21 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method};
 
 use super::builder::{field_of_all, listed, replace};
+use super::credentials::{basic, secret};
 use super::status::is_error;
 use super::status_error::into_error;
-use super::{Asking, Client, mark_sensitive};
+use super::{Asking, Client};
 use crate::body::{Accepted, Body, Compression};
 use crate::call::{Call, run};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
-use crate::head::{Asks, RequestHead};
+use crate::head::{Asks, RequestHead, is_secret, mark_secrets};
+use crate::policy::Redirects;
 use crate::response::Response;
 use crate::url::{Parsed, Target};
 
@@ -43,7 +44,6 @@ pub struct RequestBuilder {
     compression: Option<(u64, Compression)>,
     error_for_status: Option<bool>,
     decompress: Option<bool>,
-    extensions: Extensions,
     /// The first mistake; with a URL that cannot be parsed, the target leads nowhere.
     mistake: Option<Error>,
 }
@@ -53,6 +53,7 @@ pub struct RequestBuilder {
 struct Options {
     timeouts: Option<Box<Timeouts>>,
     versions: Option<HttpVersions>,
+    redirects: Option<Box<Redirects>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -79,16 +80,18 @@ impl RequestBuilder {
                 body: Body::empty(),
                 timeouts: None,
                 versions: None,
+                redirects: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
+                extensions: Extensions::new(),
+                started: None,
             },
             userinfo,
             content_type: None,
             compression: None,
             error_for_status: None,
             decompress: None,
-            extensions: Extensions::new(),
             mistake,
         }
     }
@@ -98,19 +101,20 @@ impl RequestBuilder {
         let url = client.parse(parts.uri);
         let options = parts.extensions.remove::<Options>();
         let mut builder = Self::new(client, parts.method, url);
-        mark_sensitive(&mut parts.headers);
+        mark_secrets(&mut parts.headers);
         builder.call.head.headers = parts.headers;
         builder.call.body = body;
         if let Some(options) = options {
             builder.call.timeouts = options.timeouts;
             builder.call.versions = options.versions;
+            builder.call.redirects = options.redirects;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
             builder.error_for_status = options.error_for_status;
             builder.decompress = options.decompress;
         }
-        builder.extensions = parts.extensions;
+        builder.call.extensions = parts.extensions;
         builder
     }
 
@@ -122,13 +126,7 @@ impl RequestBuilder {
     {
         match (name.try_into(), value.try_into()) {
             (Ok(name), Ok(mut value)) => {
-                let secret = [
-                    header::AUTHORIZATION,
-                    header::COOKIE,
-                    header::PROXY_AUTHORIZATION,
-                ]
-                .contains(&name);
-                value.set_sensitive(value.is_sensitive() || secret);
+                value.set_sensitive(value.is_sensitive() || is_secret(&name));
                 if self.call.head.headers.try_append(name, value).is_err() {
                     self.note(Error::invalid("header: too many fields"));
                 }
@@ -155,41 +153,27 @@ impl RequestBuilder {
     }
 
     /// Sets `authorization` to user and password (RFC 7617). The user cannot hold a colon.
-    pub fn basic_auth(
-        mut self,
-        user: impl fmt::Display,
-        password: Option<impl fmt::Display>,
-    ) -> Self {
-        let user = user.to_string();
-        if user.contains(':') || user.chars().any(char::is_control) {
-            self.note(Error::invalid(
-                "basic_auth: the user holds a colon or a control character",
-            ));
-            return self;
-        }
-        let mut credentials = user;
-        credentials.push(':');
-        if let Some(password) = password {
-            credentials.push_str(&password.to_string());
-        }
-        let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
-        self.authorization("basic_auth", format!("Basic {encoded}"))
+    pub fn basic_auth(self, user: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        let value = basic(
+            &user,
+            password
+                .as_ref()
+                .map(|password| password as &dyn fmt::Display),
+        );
+        self.authorization("basic_auth", value)
     }
 
     /// Sets `authorization` to a bearer token (RFC 6750).
     pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
-        self.authorization("bearer_auth", format!("Bearer {token}"))
+        self.authorization("bearer_auth", secret(format!("Bearer {token}")))
     }
 
-    fn authorization(mut self, call: &str, value: String) -> Self {
-        match HeaderValue::try_from(value) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
+    fn authorization(mut self, call: &str, value: Result<HeaderValue, &'static str>) -> Self {
+        match value {
+            Ok(value) => {
                 self.call.head.headers.insert(header::AUTHORIZATION, value);
             }
-            Err(_) => self.note(Error::invalid(format!(
-                "{call}: the credentials hold a control character"
-            ))),
+            Err(mistake) => self.note(Error::invalid(format!("{call}: {mistake}"))),
         }
         self
     }
@@ -308,39 +292,24 @@ impl RequestBuilder {
 
     /// Attaches a value that travels with the request, such as for an interceptor.
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.extensions.insert(value);
+        self.call.extensions.insert(value);
         self
     }
 
     /// A copy, unless the body is a stream.
     pub fn try_clone(&self) -> Option<Self> {
-        let Call {
-            head,
-            body,
-            timeouts,
-            versions,
-            idempotent,
-            max_body,
-            accepted,
-        } = &self.call;
-        let body = body.try_clone()?;
+        let body = self.call.body.try_clone()?;
+        let mut call = self.call.like(body);
+        call.head = self.call.head.clone();
+        call.extensions = self.call.extensions.clone();
         Some(Self {
             client: self.client.clone(),
-            call: Call {
-                head: head.clone(),
-                body,
-                timeouts: timeouts.clone(),
-                versions: *versions,
-                idempotent: *idempotent,
-                max_body: *max_body,
-                accepted: *accepted,
-            },
+            call,
             userinfo: self.userinfo.clone(),
             content_type: self.content_type.clone(),
             compression: self.compression,
             error_for_status: self.error_for_status,
             decompress: self.decompress,
-            extensions: self.extensions.clone(),
             mistake: self.mistake.clone(),
         })
     }
@@ -348,9 +317,11 @@ impl RequestBuilder {
     /// The request in the types of the `http` crate, for [`Client::execute`]; its options travel as one extension.
     pub fn build(mut self) -> Result<http::Request<Body>> {
         self.finish()?;
-        self.extensions.insert(Options {
+        let mut extensions = self.call.extensions;
+        extensions.insert(Options {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
+            redirects: self.call.redirects,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
@@ -361,7 +332,7 @@ impl RequestBuilder {
         *request.method_mut() = self.call.head.method;
         *request.uri_mut() = self.call.head.target.into_uri();
         *request.headers_mut() = self.call.head.headers;
-        *request.extensions_mut() = self.extensions;
+        *request.extensions_mut() = extensions;
         Ok(request)
     }
 
@@ -527,7 +498,7 @@ impl RequestBuilder {
 async fn fail(client: &Client, call: &Call, response: Response, replayable: bool) -> Error {
     let (origin, attempts) = (response.target.origin(), response.attempts());
     let error = into_error(response).await;
-    client.0.engine.pool.count_status_error(&origin);
+    client.0.engine.pool.counters(&origin).status_error();
     error.on_call(origin, &call.head.method, attempts, replayable)
 }
 

@@ -78,6 +78,15 @@ impl Failed {
             ticket: None,
         }
     }
+
+    /// The same for another who wants to know, without the body.
+    pub(crate) fn without_body(&self) -> Self {
+        Self {
+            error: self.error.clone(),
+            unpolled: None,
+            ..*self
+        }
+    }
 }
 
 impl Lease {

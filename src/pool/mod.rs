@@ -48,7 +48,8 @@ pub(crate) use crate::connection::{AnswerBody, HTTP2_BUILT_IN, Refusal, check_re
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
-use crate::stats::{CloseCause, Registry};
+pub(crate) use crate::socket::TLS_BUILT_IN;
+use crate::stats::{CloseCause, Counters, Registry};
 use crate::url::{Origin, Target};
 
 use capacity::Capacity;
@@ -320,9 +321,9 @@ impl Pool {
         &self.0.shared.limits
     }
 
-    /// Counts a response whose status became an error.
-    pub(crate) fn count_status_error(&self, origin: &Origin) {
-        self.0.registry.counters(origin).status_error();
+    /// What is counted for an origin.
+    pub(crate) fn counters(&self, origin: &Origin) -> Arc<Counters> {
+        self.0.registry.counters(origin)
     }
 
     /// The invariants of spec pool R-OBJ-6 over all hosts. Only meaningful while nothing moves.

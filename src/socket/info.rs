@@ -49,6 +49,20 @@ impl ConnectionInfo {
         }
     }
 
+    /// Of what came over none.
+    pub(crate) fn none(protocol: Version) -> Self {
+        Self {
+            id: 0,
+            protocol,
+            remote_addr: None,
+            local_addr: None,
+            tls: None,
+            resolve: None,
+            connect: None,
+            handshake: None,
+        }
+    }
+
     /// From the beginning of the dial to a connection that can be used.
     pub(crate) fn dial_time(&self) -> Duration {
         [self.resolve, self.connect, self.handshake]

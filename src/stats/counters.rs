@@ -30,6 +30,8 @@ use crate::error::{ErrorKind, Phase};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     started: Counter,
+    redirects: Counter,
+    authenticated: Counter,
     retries: Live<{ RetryCounts::LEN }>,
     /// By class: 1xx to 5xx.
     responses: [Counter; 5],
@@ -61,6 +63,16 @@ impl Counters {
     /// A call makes another attempt, beyond its first.
     pub(crate) fn retried(&self, why: RetryCause) {
         self.retries.count(RetryCounts::index(why));
+    }
+
+    /// A redirect was followed. The request that it led to is counted as one of its own.
+    pub(crate) fn redirected(&self) {
+        self.redirects.add(1);
+    }
+
+    /// A 401 was answered with new credentials. The request that was made again is counted as one of its own.
+    pub(crate) fn authenticated(&self) {
+        self.authenticated.add(1);
     }
 
     /// A call ended with a response head, `head` after it began. Classes above 5xx count as 5xx.
@@ -199,6 +211,8 @@ impl Counters {
             timeouts: TimeoutCounts::read(&self.timeouts),
             retries,
             retry_causes,
+            redirects: self.redirects.read(),
+            authenticated: self.authenticated.read(),
             cancelled,
             connections_opened: dials.get(DialEvent::Succeeded),
             connections_reused: checkouts
@@ -307,6 +321,8 @@ mod tests {
             ("4xx", stats.responses_4xx),
             ("5xx", stats.responses_5xx),
             ("retries", stats.retries),
+            ("redirects", stats.redirects),
+            ("authenticated", stats.authenticated),
             ("cancelled", stats.cancelled),
             ("opened", stats.connections_opened),
             ("reused", stats.connections_reused),

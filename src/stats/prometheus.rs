@@ -176,6 +176,18 @@ const NUMBERS: &[Number] = &[
         |host| host.attempts_total,
     ),
     (
+        "http_client_redirects_total",
+        "counter",
+        "Redirects that were followed; what came of each is a request of its own.",
+        |host| host.redirects,
+    ),
+    (
+        "http_client_authenticated_total",
+        "counter",
+        "Requests that were sent again with renewed credentials.",
+        |host| host.authenticated,
+    ),
+    (
         "http_client_cancelled_total",
         "counter",
         "Calls that were dropped before their response head.",

@@ -135,7 +135,7 @@ pub struct HostStats {
     pub requests_active: usize,
     /// Gauge: calls in the queue for a connection.
     pub requests_pending: usize,
-    /// Calls started.
+    /// Calls started, and requests that followed a redirect or were made again with new credentials.
     pub requests_total: u64,
     /// Attempts of these calls: one each, and the retries.
     pub attempts_total: u64,
@@ -157,6 +157,11 @@ pub struct HostStats {
     pub retries: u64,
     /// The same by what allowed them; `retries` is their total.
     pub retry_causes: RetryCounts,
+    /// Redirects of this origin that were followed. Each led to a request of its own, which is counted at the origin where it
+    /// went.
+    pub redirects: u64,
+    /// Responses with status 401 that were answered with new credentials. Each led to a request of its own.
+    pub authenticated: u64,
     /// Calls that the caller dropped before their response head.
     pub cancelled: u64,
     /// Connections made: the [`Succeeded`](super::DialEvent::Succeeded) of `dials`.
@@ -256,6 +261,8 @@ impl HostStats {
             errors,
             timeouts,
             retries,
+            redirects,
+            authenticated,
             retry_causes,
             cancelled,
             connections_opened,
@@ -296,6 +303,8 @@ impl HostStats {
         self.timeouts.add(timeouts);
         self.retries += retries;
         self.retry_causes.add(retry_causes);
+        self.redirects += redirects;
+        self.authenticated += authenticated;
         self.cancelled += cancelled;
         self.connections_opened += connections_opened;
         self.connections_reused += connections_reused;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sockeye::test::at_rest;
-use sockeye::{Client, ErrorKind, Method, Response, Result, Sent, StatusCode};
+use sockeye::{Client, ErrorKind, Method, Redirects, Response, Result, Sent, StatusCode};
 
 use crate::support::server::{until, within};
 
@@ -253,7 +253,13 @@ async fn interop_nginx_answers_of_every_shape() {
         let nothing = get("/nothing").await.unwrap();
         assert_eq!(nothing.status(), StatusCode::NO_CONTENT);
         assert_eq!(nothing.bytes().await.unwrap(), "");
-        let elsewhere = get("/elsewhere").await.unwrap();
+        let followed = get("/elsewhere").await.unwrap();
+        assert_eq!(followed.redirects().len(), 1);
+        assert_eq!(followed.text().await.unwrap(), HELLO);
+        let elsewhere = client
+            .get(nginx.url("/elsewhere"))
+            .redirects(Redirects::none());
+        let elsewhere = elsewhere.send().await.unwrap();
         assert_eq!(elsewhere.status(), StatusCode::FOUND);
         let location = elsewhere.header("location").unwrap().to_owned();
         assert!(location.ends_with("/hello.txt"), "{location}");

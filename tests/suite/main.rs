@@ -8,6 +8,9 @@
 mod bodies;
 mod compressing;
 mod conformance;
+#[cfg(feature = "cookies")]
+mod cookies;
+mod credentials;
 mod cuts;
 mod decoding;
 mod differential;
@@ -20,6 +23,7 @@ mod exchange;
 mod forms;
 #[cfg(feature = "http2")]
 mod http2;
+mod interceptors;
 mod interop;
 #[cfg(all(feature = "http2", feature = "tls"))]
 mod interop_http2;
@@ -30,7 +34,10 @@ mod multipart;
 mod network;
 mod pool;
 mod reading;
+mod redirects;
 mod runtimes;
+#[cfg(feature = "tls")]
+mod secrets;
 mod seeds;
 mod status;
 mod support;

@@ -95,6 +95,11 @@ fn sse() {
 }
 
 #[test]
+fn location() {
+    replay("location", 200);
+}
+
+#[test]
 fn exchange() {
     replay("exchange", 10);
 }

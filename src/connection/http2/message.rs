@@ -14,7 +14,7 @@ use crate::codec::chunked::is_dropped_trailer;
 use crate::codec::request_head::{check, value_to_send};
 use crate::codec::{BodyLength, EncodeError};
 use crate::config::Limits;
-use crate::head::{DefaultFields, FieldAt, RequestHead, ResponseHead};
+use crate::head::{DefaultFields, FieldAt, RequestHead, ResponseHead, is_secret};
 
 /// A request as h2 takes it.
 pub(super) struct Encoded {
@@ -107,13 +107,6 @@ fn fields(head: &RequestHead, defaults: &DefaultFields) -> Result<HeaderMap, Enc
         fields.append(name.clone(), value);
     }
     Ok(fields)
-}
-
-fn is_secret(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE
-    )
 }
 
 /// Scheme, authority and path; for a plain CONNECT the authority with its port alone (RFC 9113 section 8.5).

@@ -10,6 +10,7 @@ mod exchange;
 mod framing;
 mod http2_exchange;
 mod lines;
+mod location;
 #[cfg(feature = "multipart")]
 mod multipart;
 #[cfg(not(feature = "sse"))]
@@ -26,6 +27,7 @@ pub use exchange::exchange;
 pub use framing::framing;
 pub use http2_exchange::http2_exchange;
 pub use lines::lines;
+pub use location::location;
 #[cfg(feature = "multipart")]
 pub use multipart::multipart;
 #[cfg(not(feature = "sse"))]
@@ -46,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunked", chunked),
     ("decompress", decompress),
     ("lines", lines),
+    ("location", location),
     ("sse", sse),
     ("exchange", exchange),
     ("http2_exchange", http2_exchange),

@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Later connections count as secured and speak this.
-    #[cfg(feature = "http2")]
+    #[cfg(any(feature = "http2", feature = "tls"))]
     pub(crate) fn negotiates(&self, alpn: Alpn) {
         self.state().negotiates = Some(alpn);
     }

@@ -2,7 +2,7 @@
 //!
 //! After the call a second request shows whether the connection was reused, and that the first reply did not spoil it.
 
-use sockeye::{Client, Error, ErrorKind, RequestBuilder};
+use sockeye::{Client, Error, ErrorKind, Redirects, RequestBuilder};
 use tokio::task::yield_now;
 
 use super::peer::{PeerConnection, Request, World, ok, settle};
@@ -52,7 +52,8 @@ pub(crate) async fn exchange(
     reply: Reply,
 ) -> Outcome {
     let serving = tokio::spawn(serve(world.clone(), reply));
-    let result = read(request).await;
+    // A reply is looked at, not obeyed.
+    let result = read(request.redirects(Redirects::none())).await;
     let refused = matches!(&result, Err(error) if error.kind() == ErrorKind::InvalidRequest);
     let (connection, sent) = if refused {
         serving.abort();

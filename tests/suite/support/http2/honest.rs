@@ -88,6 +88,18 @@ impl Reply {
         }
     }
 
+    /// The same with another status.
+    pub(crate) fn status(mut self, status: u16) -> Self {
+        self.fields[0].1 = status.to_string();
+        self
+    }
+
+    /// The same with one more field.
+    pub(crate) fn field(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.fields.push((name.to_owned(), value.into()));
+        self
+    }
+
     pub(crate) fn trailers(mut self, trailers: Vec<(String, String)>) -> Self {
         self.trailers = trailers;
         self

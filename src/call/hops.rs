@@ -1,0 +1,193 @@
+//! How far a call has been led: what outlives one URL of it, and the way to the next.
+//!
+//! [`Trail::follow`] asks the policy what a redirect means and acts on the answer: it changes the request, leaves behind what
+//! another origin must not see, and drops the redirect's body, which is drained or closes its connection as any dropped body
+//! does. The total limit spans all hops; every other limit begins anew with each.
+
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use tokio::time::Instant;
+
+use super::identity::Worn;
+use super::{Call, Engine};
+use crate::body::{Body, read_ahead};
+use crate::deadline::{Deadline, Timeouts};
+use crate::error::Result;
+use crate::head::DefaultFields;
+use crate::policy::{Asked, Challenge, Redirects, Refused};
+use crate::response::{Content, Redirect, Response};
+
+/// What one URL of a call leaves to the next.
+pub(super) struct Trail<'a> {
+    deadline: Deadline<'a>,
+    /// When this hop began.
+    begun: Instant,
+    /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
+    replayable: bool,
+    /// The client's default fields without what another origin must not see, once there was one.
+    stripped: Option<Box<DefaultFields>>,
+    taken: Vec<Redirect>,
+    worn: Worn,
+}
+
+impl<'a> Trail<'a> {
+    /// A call that begins now.
+    pub(super) fn begin(timeouts: &'a Timeouts, call: &Call) -> Self {
+        let begun = Instant::now();
+        Self {
+            deadline: Deadline::new(timeouts, call.started.unwrap_or(begun)),
+            begun,
+            replayable: call.body.is_replayable(),
+            stripped: None,
+            taken: Vec::new(),
+            worn: Worn::default(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Deadline<'a> {
+        self.deadline
+    }
+
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The default fields that this hop may send.
+    pub(super) fn defaults<'d>(&'d self, engine: &'d Engine) -> &'d DefaultFields {
+        self.stripped.as_deref().unwrap_or(&engine.defaults)
+    }
+
+    pub(super) fn into_redirects(self) -> Vec<Redirect> {
+        self.taken
+    }
+
+    /// Puts on what the next hop's origin knows the client by.
+    pub(super) fn dress(&mut self, engine: &Engine, call: &mut Call) {
+        if let Some(identity) = &engine.identity {
+            let head = &mut call.head;
+            let defaults = self.stripped.as_deref().unwrap_or(&engine.defaults);
+            let worn = &mut self.worn;
+            identity.dress(&head.target, &mut head.headers, defaults.map(), worn);
+        }
+    }
+
+    /// Has a 401 answered by who may; `true` if the request is to be made again.
+    pub(super) async fn authenticate(
+        &mut self,
+        engine: &Engine,
+        call: &mut Call,
+        response: &mut Response,
+    ) -> Result<bool> {
+        let fields = &call.head.headers;
+        let answers = engine
+            .identity
+            .as_deref()
+            .and_then(|identity| identity.answers(&response.target, fields, &self.worn));
+        let Some(renewing) = answers else {
+            return Ok(false);
+        };
+        let origin = response.target.origin();
+        let defaults = self.defaults(engine).map();
+        let refused = fields.get(AUTHORIZATION).or(defaults.get(AUTHORIZATION));
+        let values = response.values("www-authenticate");
+        let challenge = Challenge::new(origin.clone(), values, refused.cloned());
+        // What gets the credentials may need the connection.
+        if let Content::Apart(body) = &mut response.content {
+            read_ahead(body, MAX_AHEAD, MAX_WAIT).await;
+        }
+        let renewed = renewing.renew(&challenge, &self.deadline).await;
+        let renewed = renewed.map_err(|error| {
+            let (method, attempts) = (&call.head.method, response.attempts);
+            error.on_call(origin.clone(), method, attempts, self.replayable)
+        })?;
+        if !renewed || !self.replayable {
+            return Ok(false);
+        }
+        engine.pool.counters(&origin).authenticated();
+        self.worn.answered.push(origin);
+        call.head.target = response.target.take();
+        response.content = Content::Apart(Body::empty());
+        self.begun = Instant::now();
+        Ok(true)
+    }
+
+    /// Makes the next request of `call` if the response is a redirect to follow; `false` means that it is the final response.
+    pub(super) fn follow(
+        &mut self,
+        engine: &Engine,
+        call: &mut Call,
+        response: &mut Response,
+    ) -> Result<bool> {
+        let own = call.redirects.take();
+        let redirects = own.as_deref().unwrap_or(&engine.redirects);
+        let outcome = self.step(engine, redirects, call, response);
+        call.redirects = own;
+        outcome.map_err(|refused| {
+            let error = refused.into_error();
+            let origin = response.target.origin();
+            let counters = engine.pool.counters(&origin);
+            counters.body_failed(error.kind(), error.phase());
+            error.on_call(
+                origin,
+                &call.head.method,
+                response.attempts,
+                self.replayable,
+            )
+        })
+    }
+
+    fn step(
+        &mut self,
+        engine: &Engine,
+        redirects: &Redirects,
+        call: &mut Call,
+        response: &mut Response,
+    ) -> Result<bool, Refused> {
+        let asked = Asked {
+            head: &call.head,
+            from: &response.target,
+            replayable: self.replayable,
+            followed: self.taken.len(),
+        };
+        let status = response.status();
+        let locations = response.values("location");
+        let Some(step) = redirects.decide(status, locations, &asked)? else {
+            return Ok(false);
+        };
+        engine.check_scheme(&step.target).map_err(Refused::Scheme)?;
+        step.change(&mut call.head, redirects);
+        if step.drops_body() {
+            call.body = Body::empty();
+            self.replayable = true;
+        }
+        if step.is_foreign() {
+            self.worn.is_led_away = true;
+            self.strip_defaults(engine, redirects);
+        }
+        engine.pool.counters(&response.target.origin()).redirected();
+        self.taken.push(Redirect {
+            status,
+            target: response.target.take(),
+        });
+        call.head.target = step.target;
+        // Drained or closed before the next request looks for a connection.
+        response.content = Content::Apart(Body::empty());
+        self.begun = Instant::now();
+        Ok(true)
+    }
+
+    /// A client that has no secrets among its defaults keeps using them as they are.
+    fn strip_defaults(&mut self, engine: &Engine, redirects: &Redirects) {
+        let mut fields = self.defaults(engine).map().clone();
+        if redirects.strip(&mut fields) {
+            self.stripped = Some(Box::new(DefaultFields::new(&fields)));
+        }
+    }
+}
+
+/// Bytes of a 401 that are taken in while credentials are renewed, so that it holds no connection.
+const MAX_AHEAD: usize = 64 * 1024;
+
+/// How long they are waited for.
+const MAX_WAIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,492 @@
+//! Code of the user's around a call, or around each try of one.
+//!
+//! A chain is the interceptors in the order in which they were registered, the first outermost, and an end: for a call the hops
+//! and tries of it, for a try the exchange. Each run of the end gets a request of its own and the options of the call, so that
+//! an interceptor may run it never, once, or again. Nothing here is reached by a client without interceptors.
+
+use std::future::{Future, ready};
+use std::mem::take;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{Method, request};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+use super::replay::Replay;
+use super::{Call, Engine, Hop, exchange, follow, runtime};
+use crate::body::Body;
+use crate::deadline::{Deadline, Timeouts};
+use crate::error::{BoxFuture, Error, Phase, Result, Sent};
+use crate::head::{DefaultFields, RequestHead, mark_secrets};
+use crate::pool::{Failed, Host, check_request};
+use crate::response::Response;
+use crate::url::{Target, UrlInput};
+
+/// Code of yours around a call or around each try of one: it may change the request, look at the response, answer by itself,
+/// fail the call with [`Error::interceptor`], or run what is inside it again.
+///
+/// Registered by [`ClientBuilder::interceptor`](crate::ClientBuilder::interceptor) it wraps a call: redirects and retries happen
+/// inside it, it sees the fields that the call set, and a decoded response of whatever status, because a status becomes an error
+/// outside of all interceptors. Registered by
+/// [`ClientBuilder::attempt_interceptor`](crate::ClientBuilder::attempt_interceptor) it wraps each try, and sees the fields that
+/// go out, the client's defaults included, and the response as it came. Of several the one registered first is outermost: it sees the request
+/// first and the response last.
+///
+/// Async closures and functions are interceptors; what a closure captures must be `Clone`, and is cloned for each call. For
+/// what needs no `await` see [`on_request`] and [`on_response`]. Dropping the call drops the future of an interceptor where it waits.
+///
+/// ```
+/// use sockeye::http::{HeaderValue, Request};
+/// use sockeye::{Body, Client, Error, Next, Response, Result};
+///
+/// # async fn fetch_token() -> String { String::from("t") }
+/// async fn add_auth_header(mut request: Request<Body>, next: Next<'_>) -> Result<Response> {
+///     let token = fetch_token().await;
+///     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(Error::interceptor)?;
+///     value.set_sensitive(true);
+///     request.headers_mut().insert("authorization", value);
+///     next.run(request).await
+/// }
+///
+/// let client = Client::builder()
+///     .interceptor(add_auth_header)
+///     .interceptor(async |request: Request<Body>, next: Next<'_>| {
+///         let method = request.method().clone();
+///         let response = next.run(request).await?;
+///         println!("{method} {} {}", response.url(), response.status());
+///         Ok(response)
+///     })
+///     .build()?;
+/// # Ok::<(), Error>(())
+/// ```
+pub trait Interceptor: Send + Sync + 'static {
+    /// Handles one request. `next` is what is inside this interceptor.
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>>;
+}
+
+impl<F, R> Interceptor for F
+where
+    F: FnOnce(http::Request<Body>, Next<'static>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<Response>> + Send + 'static,
+{
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>> {
+        Box::pin(self.clone()(request, next.into_shared()))
+    }
+}
+
+impl<T: Interceptor + ?Sized> Interceptor for Arc<T> {
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>> {
+        self.as_ref().intercept(request, next)
+    }
+}
+
+/// An interceptor that changes the head of each request, or fails the call.
+///
+/// ```
+/// use sockeye::http::HeaderValue;
+/// use sockeye::{Client, on_request};
+///
+/// let client = Client::builder()
+///     .attempt_interceptor(on_request(|parts| {
+///         parts.headers.insert("x-sent-by", HeaderValue::from_static("inventory"));
+///         Ok(())
+///     }))
+///     .build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+pub fn on_request<F>(hook: F) -> impl Interceptor
+where
+    F: Fn(&mut request::Parts) -> Result<()> + Send + Sync + 'static,
+{
+    OnRequest(hook)
+}
+
+/// An interceptor that looks at each response, changes it, or fails the call.
+///
+/// ```
+/// use sockeye::{Client, on_response};
+///
+/// let client = Client::builder()
+///     .interceptor(on_response(|response| {
+///         println!("{} after {} attempts", response.status(), response.attempts());
+///         Ok(())
+///     }))
+///     .build()?;
+/// # Ok::<(), sockeye::Error>(())
+/// ```
+pub fn on_response<F>(hook: F) -> impl Interceptor
+where
+    F: Fn(&mut Response) -> Result<()> + Send + Sync + 'static,
+{
+    OnResponse(hook)
+}
+
+struct OnRequest<F>(F);
+
+impl<F> Interceptor for OnRequest<F>
+where
+    F: Fn(&mut request::Parts) -> Result<()> + Send + Sync + 'static,
+{
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>> {
+        let (mut parts, body) = request.into_parts();
+        match (self.0)(&mut parts) {
+            Ok(()) => next.run(http::Request::from_parts(parts, body)),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+}
+
+struct OnResponse<F>(F);
+
+impl<F> Interceptor for OnResponse<F>
+where
+    F: Fn(&mut Response) -> Result<()> + Send + Sync + 'static,
+{
+    fn intercept<'a>(
+        &'a self,
+        request: http::Request<Body>,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Response>> {
+        Box::pin(async move {
+            let mut response = next.run(request).await?;
+            (self.0)(&mut response)?;
+            Ok(response)
+        })
+    }
+}
+
+/// The interceptors of one kind, outermost first.
+pub(crate) type Interceptors = Arc<[Arc<dyn Interceptor>]>;
+
+/// What is inside an interceptor: the next one, or at the end the call or the try itself.
+#[derive(Clone)]
+pub struct Next<'a> {
+    chain: Held<'a>,
+    at: usize,
+}
+
+#[derive(Clone)]
+enum Held<'a> {
+    Lent(&'a Arc<Chain>),
+    /// For futures that may borrow nothing.
+    Shared(Arc<Chain>),
+}
+
+impl<'a> Next<'a> {
+    /// Sends a request on. It can be called more than once, each time with a request of its own; a body can be sent again only if it
+    /// is made for that (bytes, a function). The options of the call, such as its timeouts, hold for each.
+    ///
+    /// Around a call anything of the request may be changed; around a try neither its method nor its origin. Dropping the
+    /// future cancels what it does.
+    ///
+    /// ```
+    /// use sockeye::http::Request;
+    /// use sockeye::{Body, Next, Response, Result};
+    ///
+    /// async fn pass(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+    ///     next.run(request).await
+    /// }
+    /// ```
+    pub fn run(&self, request: http::Request<Body>) -> BoxFuture<'a, Result<Response>> {
+        match &self.chain {
+            Held::Lent(chain) => go(chain, self.at, request),
+            Held::Shared(chain) => {
+                let (chain, at) = (Arc::clone(chain), self.at);
+                Box::pin(async move { go(&chain, at, request).await })
+            }
+        }
+    }
+
+    fn into_shared(self) -> Next<'static> {
+        let chain = match self.chain {
+            Held::Lent(chain) => Arc::clone(chain),
+            Held::Shared(chain) => chain,
+        };
+        Next {
+            chain: Held::Shared(chain),
+            at: self.at,
+        }
+    }
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// Interceptors, and what they are around.
+struct Chain {
+    links: Interceptors,
+    end: End,
+    /// Whether the end was run.
+    has_ended: AtomicBool,
+}
+
+enum End {
+    Call(Box<WholeCall>),
+    Attempt(Box<Attempt>),
+}
+
+/// Runs the interceptor at a place, or the end behind the last.
+fn go(
+    chain: &Arc<Chain>,
+    at: usize,
+    request: http::Request<Body>,
+) -> BoxFuture<'_, Result<Response>> {
+    if let Some(link) = chain.links.get(at) {
+        let chain = Held::Lent(chain);
+        return link.intercept(request, Next { chain, at: at + 1 });
+    }
+    chain.has_ended.store(true, Ordering::Relaxed);
+    match &chain.end {
+        End::Call(call) => Box::pin(call.run(request)),
+        End::Attempt(attempt) => Box::pin(attempt.run(request)),
+    }
+}
+
+/// The end of a chain around a call.
+struct WholeCall {
+    engine: Arc<Engine>,
+    /// What holds for each run beside the request itself.
+    options: Call,
+}
+
+impl WholeCall {
+    async fn run(&self, request: http::Request<Body>) -> Result<Response> {
+        let mut call = into_call(&self.options, request)?;
+        self.engine.check_scheme(&call.head.target)?;
+        follow(&self.engine, &mut call).await
+    }
+}
+
+/// Makes a call with interceptors around it.
+pub(super) async fn around_call(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    // The limits need its timers.
+    runtime()?;
+    let started = Instant::now();
+    let timeouts = *call.timeouts.as_deref().unwrap_or(&engine.timeouts);
+    let deadline = Deadline::new(&timeouts, started);
+    let replayable = call.body.is_replayable();
+    let fields = take(&mut call.head.headers);
+    let request = to_request(call, fields);
+    let mut options = call.like(Body::empty());
+    options.started = Some(started);
+    let chain = Arc::new(Chain {
+        links: Arc::clone(&engine.interceptors),
+        end: End::Call(Box::new(WholeCall {
+            engine: Arc::clone(engine),
+            options,
+        })),
+        has_ended: AtomicBool::new(false),
+    });
+    match within(&deadline, &chain, request).await {
+        Ok(response) => Ok(adopt(response, call)),
+        Err(error) => {
+            let head = &call.head;
+            Err(error.on_call(head.target.origin(), &head.method, 0, replayable))
+        }
+    }
+}
+
+/// The end of a chain around a try: all of a hop that the exchange needs.
+struct Attempt {
+    engine: Arc<Engine>,
+    host: Arc<Host>,
+    http1: Option<Arc<Host>>,
+    runtime: Handle,
+    timeouts: Timeouts,
+    total_at: Option<Instant>,
+    started: Instant,
+    replay: Replay,
+    before: Option<Failed>,
+    target: Target,
+    method: Method,
+    options: Call,
+    /// The request has them all.
+    no_defaults: DefaultFields,
+    /// What the last run that failed says to those who may try again.
+    failed: Mutex<Option<Failed>>,
+}
+
+impl Attempt {
+    fn of(hop: &Hop<'_>, before: Option<&Failed>) -> Box<Self> {
+        let (timeouts, total_at) = hop.deadline.into_parts();
+        Box::new(Self {
+            engine: Arc::clone(hop.engine),
+            host: Arc::clone(hop.host),
+            http1: hop.http1.clone(),
+            runtime: hop.runtime.clone(),
+            timeouts,
+            total_at,
+            started: hop.started,
+            replay: hop.replay.clone(),
+            before: before.map(Failed::without_body),
+            target: hop.call.head.target.clone(),
+            method: hop.call.head.method.clone(),
+            options: hop.call.like(Body::empty()),
+            no_defaults: DefaultFields::default(),
+            failed: Mutex::new(None),
+        })
+    }
+
+    async fn run(&self, request: http::Request<Body>) -> Result<Response> {
+        let mut call = into_call(&self.options, request)?;
+        let same = call.head.target.same_origin(&self.target) && call.head.method == self.method;
+        if !same {
+            return Err(Error::invalid(
+                "an interceptor around a try changed the method or the origin of the request; only one around a call can",
+            ));
+        }
+        check_request(&call.head, &call.body)?;
+        let mut hop = Hop {
+            engine: &self.engine,
+            host: &self.host,
+            http1: self.http1.clone(),
+            runtime: &self.runtime,
+            call: &mut call,
+            defaults: &self.no_defaults,
+            deadline: Deadline::of_body(&self.timeouts, self.total_at),
+            started: self.started,
+            replay: self.replay.clone(),
+        };
+        let failed = match exchange(&mut hop, self.before.as_ref()).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        let error = failed.error.clone().at(&self.target.origin());
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+        Err(error)
+    }
+
+    fn take_failed(&self) -> Option<Failed> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.take()
+    }
+}
+
+/// Makes one try with interceptors around it.
+pub(super) async fn around_attempt(
+    hop: &mut Hop<'_>,
+    before: Option<&Failed>,
+) -> Result<Response, Failed> {
+    hop.deadline.begin_attempt(Instant::now());
+    let chain = Arc::new(Chain {
+        links: Arc::clone(&hop.engine.attempt_interceptors),
+        end: End::Attempt(Attempt::of(hop, before)),
+        has_ended: AtomicBool::new(false),
+    });
+    let fields = all_fields(hop.defaults, &hop.call.head.headers);
+    let request = to_request(hop.call, fields);
+    let error = match within(&hop.deadline, &chain, request).await {
+        Ok(response) => return Ok(adopt(response, hop.call)),
+        Err(error) => error,
+    };
+    let failed = match &chain.end {
+        End::Attempt(attempt) => attempt.take_failed(),
+        End::Call(_) => None,
+    };
+    // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
+    let Some(mut failed) = failed.filter(|failed| failed.error.kind() == error.kind()) else {
+        return Err(Failed::before_exchange(error));
+    };
+    failed.error = error;
+    if failed.expectation_refused {
+        hop.call.head.stop_expecting();
+    }
+    Err(failed)
+}
+
+/// Waits for a chain within the limits that no step of it has of its own. Once its end was run, all may have been sent.
+async fn within(
+    deadline: &Deadline<'_>,
+    chain: &Arc<Chain>,
+    request: http::Request<Body>,
+) -> Result<Response> {
+    let running = go(chain, 0, request);
+    let Some(limit) = deadline.next(Phase::Prepare, None) else {
+        return running.await;
+    };
+    timeout_at(limit.at, running).await.unwrap_or_else(|_| {
+        let mut expired = limit.expired;
+        let mut sent = Sent::Nothing;
+        if chain.has_ended.load(Ordering::Relaxed) {
+            (expired.phase, sent) = (Phase::Head, Sent::All);
+        }
+        Err(Error::timeout(expired, sent))
+    })
+}
+
+/// The request of a call as its interceptors see it. A body that can be sent again stays with the call as well.
+fn to_request(call: &mut Call, fields: HeaderMap) -> http::Request<Body> {
+    let body = match call.body.try_clone() {
+        Some(copy) => copy,
+        None => take(&mut call.body),
+    };
+    let mut request = http::Request::new(body);
+    *request.method_mut() = call.head.method.clone();
+    *request.uri_mut() = call.head.target.uri().clone();
+    *request.headers_mut() = fields;
+    *request.extensions_mut() = call.extensions.clone();
+    request
+}
+
+/// The call that an interceptor has made of a request.
+fn into_call(options: &Call, request: http::Request<Body>) -> Result<Call> {
+    let (parts, body) = request.into_parts();
+    let url = UrlInput::Uri(parts.uri).parse(None);
+    let url = url.map_err(Error::invalid_request)?;
+    let mut call = options.like(body);
+    call.head = RequestHead {
+        method: parts.method,
+        target: url.target,
+        headers: parts.headers,
+        asks: options.head.asks.clone(),
+    };
+    if let Some(credentials) = url.authorization {
+        let fields = &mut call.head.headers;
+        fields.entry(AUTHORIZATION).or_insert(credentials);
+    }
+    mark_secrets(&mut call.head.headers);
+    call.extensions = parts.extensions;
+    Ok(call)
+}
+
+/// A response that an interceptor has made by itself answers for the call that it was made for.
+fn adopt(mut response: Response, call: &Call) -> Response {
+    if response.target.is_nowhere() {
+        response.target = call.head.target.clone();
+        response.max_body = call.max_body;
+    }
+    response
+}
+
+/// The fields of the call, and the defaults that it does not hide.
+fn all_fields(defaults: &DefaultFields, own: &HeaderMap) -> HeaderMap {
+    let mut fields = defaults.map().clone();
+    for name in own.keys() {
+        fields.remove(name);
+    }
+    for (name, value) in own {
+        fields.append(name.clone(), value.clone());
+    }
+    fields
+}
