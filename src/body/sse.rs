@@ -249,8 +249,8 @@ fn milliseconds(value: &[u8]) -> Option<Duration> {
     text.parse().ok().map(Duration::from_millis)
 }
 
-/// Default of `max_event`.
-const MAX_EVENT: usize = 1024 * 1024;
+/// Default of `max_event`: images come as text in events, and are larger than what is said about them.
+const MAX_EVENT: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
