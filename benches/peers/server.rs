@@ -119,7 +119,10 @@ async fn converse(mut stream: TcpStream, answers: Arc<Answers>) -> Result<(), Fa
                 return Ok(());
             }
         }
-        buffer.copy_within(consumed..filled, 0);
+        // What follows a small body is in the buffer; a large one is followed by nothing.
+        if consumed < filled {
+            buffer.copy_within(consumed..filled, 0);
+        }
         filled -= consumed;
         match request.big_mib {
             None => stream.write_all(&answers.small).await?,
