@@ -283,7 +283,11 @@ impl Response {
     pub fn into_body(self) -> Body {
         match self.content {
             Content::Kept => Body::with_trailers(self.head.into_kept_body(), self.trailers),
-            Content::Apart(body) => body,
+            // Trailers that have come are the end: there is nothing left of the body.
+            Content::Apart(body) => match self.trailers {
+                None => body,
+                Some(trailers) => Body::with_trailers(Bytes::new(), Some(trailers)),
+            },
             Content::Switched(_) => Body::empty(),
         }
     }

@@ -80,9 +80,11 @@ const RESPONSE: &[u8] =
 /// HTTP/2 beside the same calls by the h2 crate alone, which is a floor and no client.
 #[cfg(feature = "http2")]
 mod http2 {
+    use std::future::poll_fn;
     use std::net::SocketAddr;
     use std::num::NonZeroUsize;
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, mpsc};
 
     use bytes::Bytes;
     use h2::client::SendRequest;
@@ -159,6 +161,83 @@ mod http2 {
         many.saturating_sub(few) / CALLS as u64
     }
 
+    /// Sends a body without end to every request, as far as the windows allow, and counts its bytes; a request for `/end` gets none.
+    fn endless_server(sent: Arc<AtomicU64>) -> SocketAddr {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(tcp).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let ends = request.uri().path() == "/end";
+                    let body = respond.send_response(Response::new(()), ends).unwrap();
+                    if !ends {
+                        tokio::spawn(send_endlessly(body, Arc::clone(&sent)));
+                    }
+                }
+            });
+        });
+        told.recv().unwrap()
+    }
+
+    async fn send_endlessly(mut body: h2::SendStream<Bytes>, sent: Arc<AtomicU64>) {
+        let piece = Bytes::from(vec![b'x'; 16 * 1024]);
+        loop {
+            body.reserve_capacity(piece.len());
+            let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else {
+                return;
+            };
+            if body.send_data(piece.slice(..room), false).is_err() {
+                return;
+            }
+            sent.fetch_add(room as u64, Ordering::SeqCst);
+        }
+    }
+
+    /// What a reader that stops has not taken is in the window of its stream, and no more than that is held for it.
+    #[test]
+    fn a_streaming_response_holds_its_window() {
+        const WINDOW: u64 = 1 << 20;
+
+        let sent = Arc::new(AtomicU64::new(0));
+        let url = format!("http://{}/", endless_server(Arc::clone(&sent)));
+        let runtime = runtime();
+        let client = Client::builder()
+            .http_versions(HttpVersions::Http2PriorKnowledge)
+            .http2(Http2Config::default().with_stream_window(WINDOW as u32))
+            .build()
+            .unwrap();
+        let get = |path: &str| client.get(format!("{url}{path}")).send();
+        let stream = |stalls: bool| {
+            runtime.block_on(async {
+                sent.store(0, Ordering::SeqCst);
+                let mut response = get("").await.unwrap();
+                if stalls {
+                    while sent.load(Ordering::SeqCst) < WINDOW {
+                        tokio::task::yield_now().await;
+                    }
+                    // What comes behind it on the connection shows that it has come.
+                    get("end").await.unwrap();
+                }
+                let mut read = 0;
+                while read < 64 << 20 {
+                    read += response.chunk().await.unwrap().unwrap().len();
+                }
+            });
+        };
+        // The session is open then; what it holds is not this response's.
+        stream(false);
+        for stalls in [false, true] {
+            let held = allocation_counter::measure(|| stream(stalls));
+            println!("{} bytes held at most, stalls: {stalls}", held.bytes_max);
+            assert!(held.bytes_max > 4 * 1024, "nothing was counted");
+            assert!(held.bytes_max < WINDOW + 64 * 1024, "{}", held.bytes_max);
+        }
+        at_rest(&client);
+    }
+
     #[test]
     fn a_small_call_allocates_at_most_one_more_than_the_framing_layer() {
         let uri: Uri = format!("http://{}/some/path", server()).parse().unwrap();
@@ -194,6 +273,44 @@ mod http2 {
         assert!(ours <= floor + 1, "{ours} against {floor}");
         at_rest(&client);
     }
+}
+
+/// Sends a body without end to every request, as fast as it is taken.
+fn serve_endless(mut client: TcpStream) {
+    let mut request = [0; 4096];
+    assert!(client.read(&mut request).unwrap() > 0);
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    while client.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+}
+
+/// Over HTTP/1.1 the window is the system's: what is held here are a few reads, of 512 KiB at most each.
+#[test]
+fn a_streaming_response_holds_a_few_reads() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            serve_endless(client.unwrap());
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let client = Client::new();
+    let held = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            let mut response = client.get(&url).send().await.unwrap();
+            let mut read = 0;
+            while read < 64 << 20 {
+                read += response.chunk().await.unwrap().unwrap().len();
+            }
+        });
+    });
+    println!("{} bytes held at most", held.bytes_max);
+    assert!(held.bytes_max > 4 * 1024, "nothing was counted");
+    assert!(held.bytes_max < 2 << 20, "{}", held.bytes_max);
+    at_rest(&client);
 }
 
 /// Answers every request with gzip that would be two gigabytes of zeros (security D2).

@@ -1,4 +1,4 @@
-//! Micro-benches of the codec and of checkout and release, by criterion.
+//! Micro-benches of the codec, of reading bodies (`reading.rs`) and of checkout and release, by criterion.
 //!
 //! `cargo bench -p sockeye-benches --bench micro`. Absolute times mean little on a shared machine; what counts is a line
 //! beside its floor in the same run, such as `response head` beside `httparse and HeaderMap`.
@@ -7,6 +7,8 @@
     missing_docs,
     reason = "the macro of criterion makes a function without documentation"
 )]
+
+mod reading;
 
 use std::hint::black_box;
 
@@ -128,5 +130,5 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, heads, bodies, urls, pool);
+criterion_group!(benches, heads, bodies, reading::bodies, urls, pool);
 criterion_main!(benches);

@@ -61,13 +61,14 @@ fn run(options: &Options) -> Result<(), Failure> {
     cores.use_one()?;
     let server = Server::start()?;
     println!(
-        "{rounds} rounds of {} requests, or of {} MiB downloaded, each contender.",
+        "{rounds} rounds of {} requests, or of {} MiB downloaded or uploaded, each contender.",
         amount.requests, amount.download_mib
     );
     println!("How to read: {METHOD}.\n");
     for scenario in &options.scenarios {
-        // A download keeps both sides busy all the time, so there each has a core for itself.
-        if scenario.threads == 1 && scenario.work != Work::Download {
+        // A large body keeps both sides busy all the time, so there each has a core for itself.
+        let large = matches!(scenario.work, Work::Download | Work::Upload);
+        if scenario.threads == 1 && !large {
             cores.use_one()?;
         } else {
             cores.use_all()?;

@@ -127,7 +127,7 @@ usage: cargo bench -p sockeye-benches --bench peers -- [flags]
   --rounds N           measured rounds (15)
   --requests N         requests of each contender a round (4000); half as many where they
                        go one at a time
-  --download-mib N     size of the download (512)
+  --download-mib N     size of the download and of the upload (512)
   --quick              a smoke run of a few seconds: 2 rounds, 400 requests, 16 MiB
   --json FILE          where to write JSON
   --svg FILE           where to draw the chart

@@ -20,6 +20,8 @@ pub(crate) enum Work {
     Post,
     /// A GET answered with a large body, read in pieces and thrown away.
     Download,
+    /// A POST of a large body of known length that is made piece by piece, answered with the small body.
+    Upload,
 }
 
 /// One line of the comparison.
@@ -36,7 +38,7 @@ pub(crate) struct Scenario {
 }
 
 /// Every scenario, in the order of the report.
-pub(crate) const SCENARIOS: [Scenario; 9] = [
+pub(crate) const SCENARIOS: [Scenario; 10] = [
     scenario("get-1-one-thread", Work::Get, 1, 1),
     scenario("get-64-one-thread", Work::Get, 64, 1),
     scenario("post-1-one-thread", Work::Post, 1, 1),
@@ -46,6 +48,7 @@ pub(crate) const SCENARIOS: [Scenario; 9] = [
     scenario("post-1-two-threads", Work::Post, 1, 2),
     scenario("post-64-two-threads", Work::Post, 64, 2),
     scenario("download-one-thread", Work::Download, 1, 1),
+    scenario("upload-one-thread", Work::Upload, 1, 1),
 ];
 
 const fn scenario(name: &'static str, work: Work, concurrent: usize, threads: usize) -> Scenario {
@@ -64,7 +67,7 @@ impl Scenario {
             // One at a time is slow, and steady enough with half as many.
             Work::Get | Work::Post if self.concurrent == 1 => amount.requests.div_ceil(2),
             Work::Get | Work::Post => amount.requests.div_ceil(self.concurrent),
-            Work::Download => 1,
+            Work::Download | Work::Upload => 1,
         }
     }
 
@@ -73,14 +76,15 @@ impl Scenario {
         match self.work {
             Work::Get | Work::Post => (self.work, amount.requests / 10 / self.concurrent),
             Work::Download => (Work::Get, 0),
+            Work::Upload => (Work::Post, 0),
         }
     }
 
-    /// Requests, or MiB received.
+    /// Requests, or MiB moved.
     pub(crate) fn units(&self, amount: Amount) -> f64 {
         match self.work {
             Work::Get | Work::Post => (self.repeats(amount) * self.concurrent) as f64,
-            Work::Download => amount.download_mib as f64,
+            Work::Download | Work::Upload => amount.download_mib as f64,
         }
     }
 }
@@ -90,7 +94,7 @@ impl Scenario {
 pub(crate) struct Amount {
     /// Requests a turn, shared out over the concurrent tasks; a task alone does half of them.
     pub(crate) requests: usize,
-    /// The size of a download.
+    /// The size of a download and of an upload.
     pub(crate) download_mib: u64,
 }
 
@@ -103,10 +107,12 @@ pub(crate) struct Target {
     pub(crate) small: Uri,
     /// The URI of the large answer.
     pub(crate) big: Uri,
-    /// The length of the large answer.
-    big_bytes: u64,
+    /// The length of the large answer, and of the large body.
+    pub(crate) big_bytes: u64,
     /// The body of every POST.
     pub(crate) post_body: Bytes,
+    /// What the large body is made of.
+    pub(crate) piece: Bytes,
 }
 
 impl Target {
@@ -123,13 +129,14 @@ impl Target {
             big: format!("http://{address}{BIG_PATH}{download_mib}").parse()?,
             big_bytes: download_mib * MIB,
             post_body: Bytes::from(vec![b'x'; POST_BODY_BYTES]),
+            piece: Bytes::from(vec![b'x'; UPLOAD_PIECE_BYTES]),
         })
     }
 
     /// The length of the answer to this work.
     pub(crate) fn length(&self, work: Work) -> u64 {
         match work {
-            Work::Get | Work::Post => SMALL_BODY.len() as u64,
+            Work::Get | Work::Post | Work::Upload => SMALL_BODY.len() as u64,
             Work::Download => self.big_bytes,
         }
     }
@@ -149,6 +156,9 @@ pub(crate) const SMALL_BODY: &str = concat!(
 
 /// The length of the body of every POST.
 const POST_BODY_BYTES: usize = 256;
+
+/// A piece of the large body, which it is a multiple of: what programs read of a file at a time.
+const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes in a MiB.
 pub(crate) const MIB: u64 = 1024 * 1024;

@@ -92,6 +92,7 @@ fn head(content_length: u64) -> Result<String, Failure> {
 /// Answers the requests of one connection until the client closes it.
 async fn converse(mut stream: TcpStream, answers: Arc<Answers>) -> Result<(), Failure> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut sink = None;
     let mut filled = 0;
     loop {
         let bytes = buffer.get(..filled).unwrap_or_default();
@@ -105,15 +106,23 @@ async fn converse(mut stream: TcpStream, answers: Arc<Answers>) -> Result<(), Fa
         };
         let request = Request::parse(bytes.get(..end).unwrap_or_default())?;
         let mut consumed = end + 4 + request.content_length;
-        // A body may come in a later piece than its head; what is read of it is thrown away.
+        // A body may come in a later piece than its head; what is read of it is thrown away. No contender sends another
+        // request before this one is answered, so that all that comes is of the body.
         while consumed > filled {
             consumed -= filled;
-            filled = stream.read(&mut buffer).await?;
+            let room = match consumed > buffer.len() {
+                true => sink.get_or_insert_with(|| vec![0; SINK_BYTES]),
+                false => &mut buffer,
+            };
+            filled = stream.read(room).await?;
             if filled == 0 {
                 return Ok(());
             }
         }
-        buffer.copy_within(consumed..filled, 0);
+        // What follows a small body is in the buffer; a large one is followed by nothing.
+        if consumed < filled {
+            buffer.copy_within(consumed..filled, 0);
+        }
         filled -= consumed;
         match request.big_mib {
             None => stream.write_all(&answers.small).await?,
@@ -165,6 +174,9 @@ async fn write_big(stream: &mut TcpStream, mib: u64, piece: &[u8]) -> Result<(),
 
 /// Room for a request head.
 const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Room for what is read of a large body at a time.
+const SINK_BYTES: usize = 512 * 1024;
 
 /// One write of a large answer; divides a MiB.
 const PIECE_BYTES: usize = 128 * 1024;

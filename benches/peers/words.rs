@@ -6,7 +6,7 @@ use crate::scenario::{Scenario, Work};
 pub(crate) const METHOD: &str = "ratios are medians of the ratios within each round, because the \
     machine is noisy; absolute numbers are medians over the rounds; CPU time is the client \
     process's own, user and system; a client of one thread shares one core with the server \
-    except when downloading; \
+    except when downloading and uploading; \
     allocations are counted in a separate run";
 
 /// The scenario in words.
@@ -15,6 +15,7 @@ pub(crate) fn title(scenario: &Scenario) -> String {
         Work::Get => "GET",
         Work::Post => "POST",
         Work::Download => "download in chunks",
+        Work::Upload => "upload of a stream",
     };
     let threads = if scenario.threads == 1 {
         "thread"
@@ -32,6 +33,6 @@ pub(crate) fn title(scenario: &Scenario) -> String {
 pub(crate) fn unit(work: Work) -> (&'static str, &'static str) {
     match work {
         Work::Get | Work::Post => ("request", "req"),
-        Work::Download => ("MiB", "MiB"),
+        Work::Download | Work::Upload => ("MiB", "MiB"),
     }
 }

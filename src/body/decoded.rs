@@ -4,11 +4,14 @@
 //! (security D2). The content may end before the framed body does; the body is read to its end all the same, so that its
 //! connection can be used again.
 
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::Method;
 use http_body::Frame;
+use tokio::task::coop::consume_budget;
 
 use super::Source;
 use super::decompress::{Applied, Decoder, DecompressError};
@@ -47,6 +50,9 @@ impl Decoding {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         for _ in 0..ROUNDS {
+            // A thousand pieces may come out of one that went in, and none of them be what a reader waits for. Each is a
+            // unit of the task's budget, as each read of a socket is, so that other tasks have their turn.
+            ready!(pin!(consume_budget()).poll(cx));
             if self.more || !self.input.is_empty() {
                 match self.step() {
                     Ok(data) if data.is_empty() => continue,

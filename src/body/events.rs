@@ -73,7 +73,7 @@ impl Events {
         self
     }
 
-    /// Bytes of one event: its data, its type and the line that is being read. Default 1 MiB; a larger one is a
+    /// Bytes of one event: its data, its type and the line that is being read. Default 16 MiB; a larger one is a
     /// [`TooLarge`](ErrorKind::TooLarge) error.
     #[must_use]
     pub fn max_event(mut self, bytes: usize) -> Self {

@@ -47,7 +47,8 @@ impl LineDecoder {
     pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, TooLong> {
         let Some(at) = memchr(b'\n', &self.input) else {
             self.begun.extend_from_slice(&self.input);
-            self.input.clear();
+            // It is let go of: the piece may be part of a large one.
+            self.input = Bytes::new();
             // A CR at the end may belong to the end of the line, and the mark before the first one is no part of it.
             let mark = if self.count == 0 { BOM.len() } else { 0 };
             return match self.begun.len() > self.max_line.saturating_add(1 + mark) {
@@ -82,7 +83,7 @@ impl LineDecoder {
 
     /// Throws away what has come and was not given.
     pub(crate) fn forget(&mut self) {
-        self.input.clear();
+        self.input = Bytes::new();
         self.begun = BytesMut::new();
     }
 

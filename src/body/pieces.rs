@@ -25,10 +25,10 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(body: Body, trailers: Option<Box<HeaderMap>>, origin: Origin) -> Self {
+    pub(crate) fn new(body: Body, origin: Origin) -> Self {
         Self {
             body,
-            trailers,
+            trailers: None,
             origin,
         }
     }

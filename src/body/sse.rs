@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr2;
+use bytes::{Buf, Bytes};
+use memchr::{memchr, memchr2};
 
 use super::lines::BOM;
 
@@ -89,7 +89,7 @@ pub(crate) struct EventDecoder {
     /// What has come and was not looked at.
     input: Bytes,
     /// The beginning of a line whose end has not come yet.
-    line: BytesMut,
+    line: Vec<u8>,
     /// The line before ended in CR: an LF that follows belongs to that end.
     after_cr: bool,
     /// No line has come yet, so that a mark (BOM) may stand before the first.
@@ -98,7 +98,8 @@ pub(crate) struct EventDecoder {
     pub(crate) max_event: usize,
     count: u64,
     event: String,
-    data: Vec<u8>,
+    /// The lines of data so far, with LF between them; `None` before the first.
+    data: Option<Vec<u8>>,
     /// What the field `id` said last, and what it had said when the last event ended.
     id: Arc<str>,
     settled_id: Arc<str>,
@@ -109,13 +110,13 @@ impl EventDecoder {
     pub(crate) fn new() -> Self {
         Self {
             input: Bytes::new(),
-            line: BytesMut::new(),
+            line: Vec::new(),
             after_cr: false,
             first: true,
             max_event: MAX_EVENT,
             count: 0,
             event: String::new(),
-            data: Vec::new(),
+            data: None,
             id: Arc::default(),
             settled_id: Arc::default(),
             retry: None,
@@ -146,27 +147,39 @@ impl EventDecoder {
 
     /// The next event; `None` if its end has not come yet. After an error nothing further is to be read.
     pub(crate) fn next_event(&mut self) -> Result<Option<Event>, SseError> {
+        // Lines are read where they lie in the input, which is lent to itself meanwhile.
+        let mut input = std::mem::take(&mut self.input);
+        let mut used = 0;
+        let event = self.next_in(&input, &mut used);
+        // What is used up is let go of: the piece may be part of a large one.
+        if used < input.len() {
+            input.advance(used);
+            self.input = input;
+        }
+        event
+    }
+
+    fn next_in(&mut self, input: &[u8], used: &mut usize) -> Result<Option<Event>, SseError> {
         loop {
-            if let Some(first) = self.input.first() {
-                if self.after_cr && *first == b'\n' {
-                    self.input.advance(1);
-                }
+            if let Some(first) = input.get(*used) {
+                *used += usize::from(self.after_cr && *first == b'\n');
                 self.after_cr = false;
             }
-            let Some(at) = memchr2(b'\r', b'\n', &self.input) else {
-                self.line.extend_from_slice(&self.input);
-                self.input.clear();
+            let rest = input.get(*used..).unwrap_or_default();
+            let Some(at) = memchr2(b'\r', b'\n', rest) else {
+                self.line.extend_from_slice(rest);
+                *used = input.len();
                 return self.check_size(self.line.len()).map(|()| None);
             };
-            let rest = self.input.split_to(at);
-            self.after_cr = self.input.first() == Some(&b'\r');
-            self.input.advance(1);
+            let (line, end) = rest.split_at(at);
+            self.after_cr = end.first() == Some(&b'\r');
+            *used += at + 1;
             let event = if self.line.is_empty() {
-                self.read_line(&rest)?
+                self.read_line(line)?
             } else {
-                self.line.extend_from_slice(&rest);
-                let line = self.line.split();
-                self.read_line(&line)?
+                let mut begun = std::mem::take(&mut self.line);
+                begun.extend_from_slice(line);
+                self.read_line(&begun)?
             };
             if event.is_some() {
                 return Ok(event);
@@ -183,15 +196,20 @@ impl EventDecoder {
         if line.is_empty() {
             return self.finish();
         }
-        let mut parts = line.splitn(2, |byte| *byte == b':');
-        let name = parts.next().unwrap_or_default();
-        let value = parts.next().unwrap_or_default();
+        let (name, value) = match memchr(b':', line) {
+            Some(colon) => line.split_at(colon),
+            None => (line, &b":"[..]),
+        };
+        let value = value.get(1..).unwrap_or_default();
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
-            b"data" => {
-                self.data.extend_from_slice(value);
-                self.data.push(b'\n');
-            }
+            b"data" => match &mut self.data {
+                None => self.data = Some(value.to_vec()),
+                Some(data) => {
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
+                }
+            },
             b"event" => self.event = self.text(value)?.to_owned(),
             b"id" if !value.contains(&0) => {
                 let id = self.text(value)?;
@@ -208,14 +226,15 @@ impl EventDecoder {
 
     /// An empty line: the end of an event, which is none if it has no data.
     fn finish(&mut self) -> Result<Option<Event>, SseError> {
-        self.settled_id = Arc::clone(&self.id);
-        let event = std::mem::take(&mut self.event);
-        if self.data.pop().is_none() {
-            return Ok(None);
+        if !Arc::ptr_eq(&self.settled_id, &self.id) {
+            self.settled_id = Arc::clone(&self.id);
         }
+        let event = std::mem::take(&mut self.event);
+        let Some(data) = self.data.take() else {
+            return Ok(None);
+        };
         self.count += 1;
-        let data = String::from_utf8(std::mem::take(&mut self.data))
-            .map_err(|_| SseError::NotUtf8 { event: self.count })?;
+        let data = String::from_utf8(data).map_err(|_| SseError::NotUtf8 { event: self.count })?;
         Ok(Some(Event {
             event: (!event.is_empty()).then(|| event.into_boxed_str()),
             data,
@@ -230,7 +249,9 @@ impl EventDecoder {
 
     fn check_size(&self, line: usize) -> Result<(), SseError> {
         let limit = self.max_event;
-        match self.data.len() + self.event.len() + line > limit {
+        // Each line of data counts with its end.
+        let data = self.data.as_ref().map_or(0, |data| data.len() + 1);
+        match data + self.event.len() + line > limit {
             true => Err(SseError::TooLarge {
                 event: self.count + 1,
                 limit,
@@ -249,8 +270,8 @@ fn milliseconds(value: &[u8]) -> Option<Duration> {
     text.parse().ok().map(Duration::from_millis)
 }
 
-/// Default of `max_event`.
-const MAX_EVENT: usize = 1024 * 1024;
+/// Default of `max_event`: images come as text in events, and are larger than what is said about them.
+const MAX_EVENT: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,8 @@ impl RequestBuilder {
     /// is no way to ask beforehand, and one that does not take it answers 415. A body that is known to be shorter than
     /// 1 KiB goes out as it is, as does an empty one, and one of a request that has a `content-encoding`. Bytes are
     /// compressed whole, off the threads that run calls if they are many, and sent with their length; streams and files are
-    /// compressed as they are read, and sent in chunks. The body can be sent again if it could before. A `content-length` of
+    /// compressed as they are read, and sent in chunks; a coding holds back what it may still find the like of, so that a
+    /// stream whose pieces must arrive at once is better left as it is. The body can be sent again if it could before. A `content-length` of
     /// one's own is a mistake, because the length is not known before.
     ///
     /// ```no_run

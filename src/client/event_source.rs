@@ -116,7 +116,7 @@ impl EventSource {
         self
     }
 
-    /// Bytes of one event: see [`Events::max_event`]. Default 1 MiB.
+    /// Bytes of one event: see [`Events::max_event`]. Default 16 MiB.
     #[must_use]
     pub fn max_event(mut self, bytes: usize) -> Self {
         self.max_event = Some(bytes);

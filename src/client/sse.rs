@@ -6,7 +6,8 @@ use crate::response::Response;
 impl Response {
     /// The body as server-sent events (WHATWG HTML, section 9.2), as they arrive; of a response to any method. If its content
     /// type is not `text/event-stream`, the first item is an error of kind [`Decode`](crate::ErrorKind::Decode) that names it.
-    /// There is no limit to how many events there are; one of them may have a megabyte: see [`Events`].
+    /// There is no limit to how many events there are; one of them may have 16 MiB: see
+    /// [`Events::max_event`].
     ///
     /// A stream that is silent for longer than `Timeouts::read` fails; comments that servers send to keep it alive count as
     /// data. [`Timeouts::patient`](crate::Timeouts::patient) waits for ten minutes, which suits APIs that think. A total limit

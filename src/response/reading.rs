@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 
-use super::{Content, Response};
+use super::Response;
 use crate::body::{BodyReader, BytesStream, Lines, Pieces, decode_text};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 
@@ -167,13 +167,9 @@ impl Response {
     }
 
     /// The body for an adapter.
-    pub(crate) fn into_pieces(mut self) -> Pieces {
+    pub(crate) fn into_pieces(self) -> Pieces {
         let origin = self.target.origin();
-        let trailers = match self.content {
-            Content::Kept => None,
-            Content::Apart(_) | Content::Switched(_) => self.trailers.take(),
-        };
-        Pieces::new(self.into_body(), trailers, origin)
+        Pieces::new(self.into_body(), origin)
     }
 
     /// Type and subtype without parameters, cut to what is worth showing in an error.

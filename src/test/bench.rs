@@ -2,10 +2,20 @@
 //!
 //! Hidden from the documentation and no part of the public surface. It only wraps what the library does anyway.
 
-use bytes::BytesMut;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
+#[cfg(feature = "sse")]
+use crate::body::Events;
+#[cfg(feature = "json")]
+use crate::body::Ndjson;
+use crate::body::{Accepted, Applied, Body, BytesStream, Decoding, Pieces};
 use crate::codec::request_head::encode;
 use crate::codec::{BodyLength, ChunkedDecoder, ChunkedStep, HeadDecoder, HeadStep, MethodKind};
 use crate::config::Limits;
@@ -102,6 +112,86 @@ impl Decoder {
             }
         }
         data
+    }
+}
+
+/// A response body that is there already, to be read by the adapters of a response.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pieces: Vec<Bytes>,
+    target: Target,
+}
+
+impl Content {
+    /// A body in pieces of so many bytes; `None` if there is none to a piece.
+    pub fn new(content: &[u8], piece: usize) -> Option<Self> {
+        let target = UrlInput::Text("http://peer.test/".into())
+            .parse(None)
+            .ok()?;
+        if piece == 0 {
+            return None;
+        }
+        Some(Self {
+            pieces: content.chunks(piece).map(Bytes::copy_from_slice).collect(),
+            target: target.target,
+        })
+    }
+
+    /// The pieces as they are, for whoever reads them by other means.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Reads it as lines of JSON, and hands over each value; answers how many there were.
+    #[cfg(feature = "json")]
+    pub fn json_lines<T: serde::de::DeserializeOwned>(&self, take: impl FnMut(T)) -> usize {
+        drive(Ndjson::new(self.body(None)), take)
+    }
+
+    /// Reads it as server-sent events, and hands over the data of each; answers how many there were.
+    #[cfg(feature = "sse")]
+    pub fn events(&self, mut take: impl FnMut(&str)) -> usize {
+        drive(Events::new(self.body(None)), |event| take(event.data()))
+    }
+
+    /// Takes a coding off, and hands over each piece; answers how many there were.
+    pub fn decoded(&self, coding: &str, take: impl FnMut(Bytes)) -> usize {
+        drive(BytesStream::new(self.body(Some(coding))), take)
+    }
+
+    fn body(&self, coding: Option<&str>) -> Pieces {
+        let body = Body::stream(There(self.pieces.clone().into_iter()));
+        let names = coding.map(str::as_bytes).into_iter();
+        let origin = self.target.origin();
+        let body = match Applied::of(names, Accepted::ALL) {
+            Some(applied) => body.decoded(Decoding::new(applied, origin.clone(), Method::GET)),
+            None => body,
+        };
+        Pieces::new(body, origin)
+    }
+}
+
+/// Polls a stream whose source is there; an error of it is the end.
+fn drive<T, E>(
+    mut stream: impl Stream<Item = Result<T, E>> + Unpin,
+    mut take: impl FnMut(T),
+) -> usize {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut count = 0;
+    while let Poll::Ready(Some(Ok(item))) = Pin::new(&mut stream).poll_next(&mut cx) {
+        take(item);
+        count += 1;
+    }
+    count
+}
+
+struct There(std::vec::IntoIter<Bytes>);
+
+impl Stream for There {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.next().map(Ok))
     }
 }
 

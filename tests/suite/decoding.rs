@@ -2,58 +2,13 @@
 
 use sockeye::{Error, ErrorKind, Response};
 
+#[cfg(feature = "gzip")]
+use crate::support::coding as coders;
+use crate::support::coding::CODINGS;
 use crate::support::framing::{FRAMINGS, Framing, answer, next_works};
 use crate::support::peer::{Request, World};
 #[cfg(feature = "gzip")]
 use crate::support::peer::{let_others_run, settle};
-
-/// A coding and what puts it on.
-type Coding = (&'static str, fn(&[u8]) -> Vec<u8>);
-
-/// The codings of this build.
-const CODINGS: &[Coding] = &[
-    #[cfg(feature = "gzip")]
-    ("gzip", coders::gzip),
-    #[cfg(feature = "gzip")]
-    ("deflate", coders::deflate),
-    #[cfg(feature = "brotli")]
-    ("br", coders::brotli),
-    #[cfg(feature = "zstd")]
-    ("zstd", coders::zstd),
-];
-
-mod coders {
-    #[cfg(any(feature = "gzip", feature = "brotli"))]
-    use std::io::Write;
-
-    #[cfg(feature = "gzip")]
-    pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    #[cfg(feature = "gzip")]
-    pub(super) fn deflate(content: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    #[cfg(feature = "brotli")]
-    pub(super) fn brotli(content: &[u8]) -> Vec<u8> {
-        let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 1, 22);
-        encoder.write_all(content).unwrap();
-        encoder.into_inner()
-    }
-
-    #[cfg(feature = "zstd")]
-    pub(super) fn zstd(content: &[u8]) -> Vec<u8> {
-        let mut coded = Vec::with_capacity(zstd_safe::compress_bound(content.len()));
-        zstd_safe::compress(&mut coded, content, 3).unwrap();
-        coded
-    }
-}
 
 fn content() -> Vec<u8> {
     (0..20_000_u32)
@@ -389,6 +344,33 @@ async fn a_bomb_stops_at_the_limit() {
         }
         assert_eq!(read, size);
     }
+}
+
+/// A little of it is a great many empty lines, of which none is given: the thread is not kept until all of them are passed over.
+#[cfg(all(feature = "gzip", feature = "json"))]
+#[tokio::test(start_paused = true)]
+async fn what_grows_into_nothing_does_not_keep_the_thread() {
+    let coded = coders::gzip(&vec![b'\n'; 32 << 20]);
+    let world = World::new();
+    let client = world.client();
+    let fields = "content-encoding: gzip\r\ncontent-type: text/event-stream\r\n";
+    let (_, polls) = tokio::join!(
+        answer(&world, fields, &coded, Framing::Length, coded.len()),
+        async {
+            let response = client.get("http://peer.test/").send().await.unwrap();
+            let mut rows = response.ndjson::<u32>();
+            let mut next = std::pin::pin!(rows.next());
+            let mut polls = 0;
+            let end = std::future::poll_fn(|cx| {
+                polls += 1;
+                next.as_mut().poll(cx)
+            });
+            assert!(end.await.is_none());
+            polls
+        }
+    );
+    assert!(polls >= 4, "{polls} turns for 32 MiB");
+    next_works(&world, &client).await;
 }
 
 /// The peer can send only as fast as the content is taken.

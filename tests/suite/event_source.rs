@@ -90,6 +90,61 @@ async fn it_goes_on_behind_the_last_event_wherever_the_stream_ends() {
     settle(&client, &world).await;
 }
 
+/// A reset stream is asked for again on the same session, and the end of the session on another.
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn over_http2_it_goes_on_after_a_reset_and_after_the_end_of_a_session() {
+    use crate::support::http2::frames::{END_STREAM, INTERNAL_ERROR, NO_ERROR};
+    use crate::support::http2::{Frames, Session};
+    use crate::support::peer::until;
+
+    let world = World::new();
+    let versions = sockeye::HttpVersions::Http2PriorKnowledge;
+    let client = world.builder().http_versions(versions).build().unwrap();
+    let mut source = client.get("http://peer.test/").event_source();
+    let fields = [(":status", "200"), ("content-type", "text/event-stream")];
+    let (mut session, data) = tokio::join!(
+        async {
+            let mut session = Session::begin(&world).await;
+            let head = session.head().await;
+            assert_eq!(head.field("last-event-id"), None);
+            let begun = "retry: 200\nid: 1\ndata: a\n\nid: 2\ndata: lost";
+            session.send(Frames::new().head(1, 0, &fields).data(1, begun));
+            session
+        },
+        next(&mut source)
+    );
+    assert_eq!(data, "a");
+    session.send(Frames::new().rst(1, INTERNAL_ERROR));
+    let ((), data) = tokio::join!(
+        async {
+            let head = session.head().await;
+            assert_eq!((head.stream, head.field("last-event-id")), (3, Some("1")));
+            let begun = Frames::new().head(3, 0, &fields);
+            session.send(begun.data(3, "id: 2\ndata: b\n\n"));
+        },
+        next(&mut source)
+    );
+    assert_eq!(data, "b");
+    session.send(Frames::new().goaway(3, NO_ERROR));
+    drop(session);
+    let (session, end) = tokio::join!(
+        async {
+            let mut session = Session::begin(&world).await;
+            let head = session.head().await;
+            assert_eq!(head.field("last-event-id"), Some("2"));
+            session.send(Frames::new().head(head.stream, END_STREAM, &[(":status", "204")]));
+            session
+        },
+        source.next()
+    );
+    assert!(end.is_none());
+    assert_eq!(world.accepts(), 2);
+    drop((source, session));
+    until("it has closed", || world.open() == 0).await;
+    settle(&client, &world).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_waits_longer_after_each_try_that_fails_and_shortly_after_an_event() {
     let world = World::new();

@@ -7,6 +7,7 @@ use sockeye::{ErrorKind, Event, Timeouts};
 use crate::support::framing::{FRAMINGS, Framing, answer, next_works};
 use crate::support::peer::{World, let_others_run, reply};
 use crate::support::streams::within_polls;
+use crate::support::ways::ways;
 
 const FIELDS: &str =
     "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n";
@@ -43,32 +44,33 @@ fn text_of(events: &[Event]) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_streamed_over_every_framing_in_any_pieces() {
-    for framing in FRAMINGS {
+async fn an_answer_is_streamed_in_every_way_and_in_any_pieces() {
+    let fields = [
+        ("content-type", "text/event-stream; charset=utf-8"),
+        ("cache-control", "no-cache"),
+    ];
+    for way in ways() {
         for piece in [CHAT.len(), 100, 7, 1] {
             let world = World::new();
-            let client = world.client();
-            tokio::join!(
-                answer(&world, FIELDS, CHAT.as_bytes(), framing, piece),
-                async {
-                    let request = client.post("http://peer.test/v1/chat").body("{}");
-                    let mut stream = request.send().await.unwrap().events().until(is_done);
-                    let mut events = Vec::new();
-                    while let Some(event) = stream.next().await {
-                        events.push(event.unwrap());
-                    }
-                    assert_eq!(events.len(), 7, "{framing:?} {piece}");
-                    assert!(events.iter().all(|event| event.event() == "message"));
-                    assert!(is_done(&events[6]), "the last one is given, too");
-                    #[cfg(feature = "json")]
-                    assert_eq!(
-                        text_of(&events),
-                        "Der L\u{e4}ufer zieht \u{265d}\n\u{65e5}\u{672c}"
-                    );
-                    assert!(stream.next().await.is_none() && stream.next().await.is_none());
+            let client = way.client(&world);
+            tokio::join!(way.answer(&world, &fields, CHAT.as_bytes(), piece), async {
+                let request = client.post("http://peer.test/v1/chat").body("{}");
+                let mut stream = request.send().await.unwrap().events().until(is_done);
+                let mut events = Vec::new();
+                while let Some(event) = stream.next().await {
+                    events.push(event.unwrap());
                 }
-            );
-            next_works(&world, &client).await;
+                assert_eq!(events.len(), 7, "{way:?} {piece}");
+                assert!(events.iter().all(|event| event.event() == "message"));
+                assert!(is_done(&events[6]), "the last one is given, too");
+                #[cfg(feature = "json")]
+                assert_eq!(
+                    text_of(&events),
+                    "Der L\u{e4}ufer zieht \u{265d}\n\u{65e5}\u{672c}"
+                );
+                assert!(stream.next().await.is_none() && stream.next().await.is_none());
+            });
+            way.next_works(&world, &client).await;
         }
     }
 }

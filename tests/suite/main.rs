@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod adapters;
 mod bodies;
+mod bombs;
 mod compressing;
 mod conformance;
 #[cfg(feature = "cookies")]

@@ -545,6 +545,36 @@ async fn the_limit_of_a_call_goes_before_that_of_the_client() {
     crate::support::peer::settle(&client, &world).await;
 }
 
+/// Trailers that were read with the last piece are those of the body, whatever is made of the response then.
+#[tokio::test(start_paused = true)]
+async fn trailers_stay_when_the_body_was_read() {
+    for small in [true, false] {
+        let world = World::new();
+        let client = world.client();
+        let body = vec![b'x'; if small { 5 } else { 100_000 }];
+        for how in 0..4 {
+            tokio::join!(answer(&world, "", &body, Framing::Chunked, 50_000), async {
+                let mut response = client.get("http://peer.test/").send().await.unwrap();
+                while response.chunk().await.unwrap().is_some() {}
+                let trailers = match how {
+                    0 => response.trailers().await.unwrap(),
+                    1 => response.collect().await.unwrap().trailers,
+                    2 => response.into_body().collect().await.unwrap().trailers,
+                    _ => {
+                        let mut stream = response.bytes_stream();
+                        assert!(stream.next().await.is_none());
+                        stream.trailers().cloned()
+                    }
+                };
+                let sum = trailers.map(|trailers| trailers["x-sum"].clone());
+                assert_eq!(sum.unwrap(), "7", "{small} {how}");
+            });
+            client.close_idle();
+        }
+        next_works(&world, &client).await;
+    }
+}
+
 /// Two halves of one program: a download that goes into an upload.
 #[tokio::test(start_paused = true)]
 async fn a_stream_can_be_the_body_of_another_request() {

@@ -19,6 +19,9 @@ pub(crate) struct Socket {
     get: Bytes,
     post: Bytes,
     download: Bytes,
+    upload_head: Bytes,
+    upload_bytes: u64,
+    piece: Bytes,
 }
 
 /// A response head at the front of the buffer, and what came along behind it.
@@ -31,6 +34,10 @@ struct Head {
 impl Socket {
     async fn exchange(&mut self, request: &Bytes) -> Result<u64, Failure> {
         self.stream.write_all(request).await?;
+        self.read_small().await
+    }
+
+    async fn read_small(&mut self) -> Result<u64, Failure> {
         let head = self.read_head().await?;
         let body_end = head.body_start + usize::try_from(head.content_length)?;
         let mut filled = head.filled;
@@ -87,6 +94,9 @@ impl Slot for Socket {
             get: request("GET", &target.small, target, None),
             post: request("POST", &target.small, target, Some(&target.post_body)),
             download: request("GET", &target.big, target, None),
+            upload_head: request_head("POST", &target.small, target, Some(target.big_bytes)).into(),
+            upload_bytes: target.big_bytes,
+            piece: target.piece.clone(),
         })
     }
 
@@ -109,6 +119,14 @@ impl Slot for Socket {
         }
         Ok(received)
     }
+
+    async fn upload(&mut self) -> Result<u64, Failure> {
+        self.stream.write_all(&self.upload_head).await?;
+        for _ in 0..self.upload_bytes / self.piece.len() as u64 {
+            self.stream.write_all(&self.piece).await?;
+        }
+        self.read_small().await
+    }
 }
 
 /// Reads at least one byte.
@@ -129,17 +147,22 @@ fn content_length(head: &[u8]) -> Option<u64> {
 
 /// The bytes of a request with the fields that clients send by default.
 fn request(method: &str, uri: &http::Uri, target: &Target, body: Option<&Bytes>) -> Bytes {
+    let length = body.map(|body| body.len() as u64);
+    let mut bytes = request_head(method, uri, target, length);
+    bytes.extend_from_slice(body.map_or(&[], Bytes::as_ref));
+    Bytes::from(bytes)
+}
+
+fn request_head(method: &str, uri: &http::Uri, target: &Target, length: Option<u64>) -> Vec<u8> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let address = target.address;
     let mut bytes = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: bare\r\naccept: */*\r\n"
     );
-    if let Some(body) = body {
-        bytes.push_str(&format!("content-length: {}\r\n", body.len()));
+    if let Some(length) = length {
+        bytes.push_str(&format!("content-length: {length}\r\n"));
     }
-    let mut bytes = (bytes + "\r\n").into_bytes();
-    bytes.extend_from_slice(body.map_or(&[], Bytes::as_ref));
-    Bytes::from(bytes)
+    (bytes + "\r\n").into_bytes()
 }
 
 /// Room for a head and a small body, and for one read of a download. Smaller reads make the kernel announce

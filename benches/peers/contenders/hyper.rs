@@ -4,23 +4,24 @@
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::bodies::{collect, drain};
+use super::pieces::Pieces;
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
 /// The sending half of one connection.
 pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Pieces>,
     host: HeaderValue,
     small: Uri,
     big: Uri,
     post_body: Bytes,
+    target: Target,
 }
 
 impl Connection {
@@ -28,13 +29,13 @@ impl Connection {
         &mut self,
         method: Method,
         uri: Uri,
-        body: Bytes,
+        body: Pieces,
     ) -> Result<Response<Incoming>, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(uri)
             .header(HOST, self.host.clone())
-            .body(Full::new(body))?;
+            .body(body)?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         expect_ok(response.status())?;
@@ -61,12 +62,13 @@ impl Slot for Connection {
             small: origin_form(&target.small)?,
             big: origin_form(&target.big)?,
             post_body: target.post_body.clone(),
+            target: target.clone(),
         })
     }
 
     async fn get(&mut self) -> Result<u64, Failure> {
         collect(
-            self.send(Method::GET, self.small.clone(), Bytes::new())
+            self.send(Method::GET, self.small.clone(), Pieces::one(Bytes::new()))
                 .await?,
         )
         .await
@@ -74,18 +76,27 @@ impl Slot for Connection {
 
     async fn post(&mut self) -> Result<u64, Failure> {
         collect(
-            self.send(Method::POST, self.small.clone(), self.post_body.clone())
-                .await?,
+            self.send(
+                Method::POST,
+                self.small.clone(),
+                Pieces::one(self.post_body.clone()),
+            )
+            .await?,
         )
         .await
     }
 
     async fn download(&mut self) -> Result<u64, Failure> {
         drain(
-            self.send(Method::GET, self.big.clone(), Bytes::new())
+            self.send(Method::GET, self.big.clone(), Pieces::one(Bytes::new()))
                 .await?,
         )
         .await
+    }
+
+    async fn upload(&mut self) -> Result<u64, Failure> {
+        let body = Pieces::large(&self.target);
+        collect(self.send(Method::POST, self.small.clone(), body).await?).await
     }
 }
 

@@ -2,19 +2,19 @@
 
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use super::bodies::{collect, drain};
+use super::pieces::Pieces;
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
 /// A clone of the client and the target.
 pub(crate) struct Legacy {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpConnector, Pieces>,
     target: Target,
 }
 
@@ -23,12 +23,12 @@ impl Legacy {
         &self,
         method: Method,
         uri: &Uri,
-        body: Bytes,
+        body: Pieces,
     ) -> Result<Response<Incoming>, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(uri.clone())
-            .body(Full::new(body))?;
+            .body(body)?;
         let response = self.client.request(request).await?;
         expect_ok(response.status())?;
         Ok(response)
@@ -36,7 +36,7 @@ impl Legacy {
 }
 
 impl Slot for Legacy {
-    type Shared = Client<HttpConnector, Full<Bytes>>;
+    type Shared = Client<HttpConnector, Pieces>;
 
     fn shared(_: &Target) -> Result<Self::Shared, Failure> {
         Ok(Client::builder(TokioExecutor::new()).build_http())
@@ -51,22 +51,27 @@ impl Slot for Legacy {
 
     async fn get(&mut self) -> Result<u64, Failure> {
         collect(
-            self.send(Method::GET, &self.target.small, Bytes::new())
+            self.send(Method::GET, &self.target.small, Pieces::one(Bytes::new()))
                 .await?,
         )
         .await
     }
 
     async fn post(&mut self) -> Result<u64, Failure> {
-        let body = self.target.post_body.clone();
+        let body = Pieces::one(self.target.post_body.clone());
         collect(self.send(Method::POST, &self.target.small, body).await?).await
     }
 
     async fn download(&mut self) -> Result<u64, Failure> {
         drain(
-            self.send(Method::GET, &self.target.big, Bytes::new())
+            self.send(Method::GET, &self.target.big, Pieces::one(Bytes::new()))
                 .await?,
         )
         .await
+    }
+
+    async fn upload(&mut self) -> Result<u64, Failure> {
+        let body = Pieces::large(&self.target);
+        collect(self.send(Method::POST, &self.target.small, body).await?).await
     }
 }

@@ -8,6 +8,7 @@ mod bare;
 mod bodies;
 mod hyper;
 mod hyper_util;
+mod pieces;
 mod reqwest;
 mod sockeye;
 
@@ -40,6 +41,9 @@ pub(crate) trait Slot: Sized + Send + 'static {
 
     /// A GET for the large answer, read in pieces; gives the number of bytes read.
     fn download(&mut self) -> impl Future<Output = Result<u64, Failure>> + Send;
+
+    /// A POST of the large body, made piece by piece, for the small answer; gives the length of the collected body.
+    fn upload(&mut self) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
 
 /// One exchange; gives the length of the body that came.
@@ -48,6 +52,7 @@ pub(crate) async fn once<S: Slot>(slot: &mut S, work: Work) -> Result<u64, Failu
         Work::Get => slot.get().await,
         Work::Post => slot.post().await,
         Work::Download => slot.download().await,
+        Work::Upload => slot.upload().await,
     }
 }
 

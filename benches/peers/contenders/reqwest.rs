@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use reqwest::{Client, RequestBuilder, Response, Url};
 
+use super::pieces::Pieces;
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
@@ -12,6 +13,7 @@ pub(crate) struct Reqwest {
     small: Url,
     big: Url,
     post_body: Bytes,
+    target: Target,
 }
 
 impl Slot for Reqwest {
@@ -27,6 +29,7 @@ impl Slot for Reqwest {
             small: target.small.to_string().parse()?,
             big: target.big.to_string().parse()?,
             post_body: target.post_body.clone(),
+            target: target.clone(),
         })
     }
 
@@ -49,6 +52,11 @@ impl Slot for Reqwest {
             received += chunk.len() as u64;
         }
         Ok(received)
+    }
+
+    async fn upload(&mut self) -> Result<u64, Failure> {
+        let body = reqwest::Body::wrap(Pieces::large(&self.target));
+        collect(send(self.client.post(self.small.clone()).body(body)).await?).await
     }
 }
 

@@ -1,8 +1,9 @@
 //! Sockeye with its default settings: every default timeout, limit and statistic is on.
 
 use bytes::Bytes;
-use sockeye::{Client, RequestBuilder, Response};
+use sockeye::{Body, Client, RequestBuilder, Response};
 
+use super::pieces::Pieces;
 use super::{Slot, expect_ok};
 use crate::scenario::{Failure, Target};
 
@@ -42,6 +43,11 @@ impl Slot for Sockeye {
             received += chunk.len() as u64;
         }
         Ok(received)
+    }
+
+    async fn upload(&mut self) -> Result<u64, Failure> {
+        let body = Body::sized_stream(self.target.big_bytes, Pieces::large(&self.target));
+        collect(send(self.client.post(&self.target.small).body(body)).await?).await
     }
 }
 

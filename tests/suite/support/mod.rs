@@ -1,5 +1,6 @@
 //! What the tests stand on: peers, servers, faults and streams. No test is in here.
 
+pub(crate) mod coding;
 pub(crate) mod faults;
 pub(crate) mod framing;
 #[cfg(feature = "http2")]
@@ -8,3 +9,4 @@ pub(crate) mod peer;
 pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod streams;
+pub(crate) mod ways;
