@@ -74,7 +74,10 @@ pub use http::{self, HeaderMap, Method, StatusCode, Uri};
 pub use response::{Progress, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
-pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};
+pub use socket::{
+    Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,
+    TlsInfo, Upgraded,
+};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 

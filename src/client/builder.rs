@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::network::Network;
 use super::{Asking, Base, Client, Codings, Inner, mark_sensitive};
 use crate::body::Accepted;
 use crate::call::Engine;
@@ -44,6 +45,7 @@ pub struct ClientBuilder {
     versions: HttpVersions,
     http2: Http2Config,
     tls: Option<TlsConfig>,
+    pub(super) network: Network,
     connector: Option<Arc<dyn Connect>>,
     /// The first mistake.
     mistake: Option<Error>,
@@ -64,6 +66,7 @@ impl ClientBuilder {
             versions: HttpVersions::Auto,
             http2: Http2Config::default(),
             tls: None,
+            network: Network::default(),
             connector: None,
             mistake: None,
         }
@@ -255,19 +258,24 @@ impl ClientBuilder {
                 env!("CARGO_PKG_VERSION")
             )));
         let codings = codings(&mut self.headers, self.decompress);
-        let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
+        let no_unix = self.network.no_unix(self.connector.is_some());
+        self.network.check(self.connector.is_some())?;
+        let (dialling, unix) = self.network.into_parts();
+        let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default(), dialling);
         Ok(Client(Arc::new(Inner {
             engine: Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
+                unix,
             },
             base,
             error_for_status: self.error_for_status,
             https_only: self.https_only,
             max_body: self.max_body,
             codings,
+            no_unix,
         })))
     }
 
@@ -290,7 +298,7 @@ impl ClientBuilder {
         self
     }
 
-    fn note(&mut self, mistake: Error) {
+    pub(super) fn note(&mut self, mistake: Error) {
         self.mistake.get_or_insert(mistake);
     }
 }

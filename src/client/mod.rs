@@ -2,6 +2,7 @@
 //!
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
+//! - `network` is how a client finds and reaches a host
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
@@ -15,6 +16,7 @@ mod form;
 mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod network;
 mod request;
 #[cfg(feature = "sse")]
 mod sse;
@@ -34,6 +36,7 @@ use crate::body::{Accepted, Body};
 use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::pool::Way;
 use crate::response::Response;
 use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
@@ -68,6 +71,8 @@ struct Inner {
     https_only: bool,
     max_body: usize,
     codings: Codings,
+    /// Why a call cannot lead to a socket of the Unix domain, if it cannot.
+    no_unix: Option<&'static str>,
 }
 
 /// How responses are decoded unless a call says otherwise.
@@ -197,7 +202,11 @@ impl Client {
         };
         let deadline = Deadline::new(&self.0.engine.timeouts, Instant::now());
         let versions = versions_for(self.0.engine.versions, &target)?;
-        let host = self.0.engine.pool.host(&target, versions, &runtime);
+        let way = Way {
+            versions,
+            unix: self.0.engine.unix.as_ref(),
+        };
+        let host = self.0.engine.pool.host(&target, way, &runtime);
         let opened = self
             .0
             .engine

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::url::{Parsed, Target};
 /// ```
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
-    client: Client,
+    pub(super) client: Client,
     /// Built in place: what is sent is lent from here to the spine, and moved nowhere.
     pub(super) call: Call,
     /// The URL's userinfo, unless `authorization` is set.
@@ -53,6 +54,7 @@ pub struct RequestBuilder {
 struct Options {
     timeouts: Option<Box<Timeouts>>,
     versions: Option<HttpVersions>,
+    unix: Option<Arc<Path>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -79,6 +81,7 @@ impl RequestBuilder {
                 body: Body::empty(),
                 timeouts: None,
                 versions: None,
+                unix: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -104,6 +107,7 @@ impl RequestBuilder {
         if let Some(options) = options {
             builder.call.timeouts = options.timeouts;
             builder.call.versions = options.versions;
+            builder.call.unix = options.unix;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -319,6 +323,7 @@ impl RequestBuilder {
             body,
             timeouts,
             versions,
+            unix,
             idempotent,
             max_body,
             accepted,
@@ -331,6 +336,7 @@ impl RequestBuilder {
                 body,
                 timeouts: timeouts.clone(),
                 versions: *versions,
+                unix: unix.clone(),
                 idempotent: *idempotent,
                 max_body: *max_body,
                 accepted: *accepted,
@@ -351,6 +357,7 @@ impl RequestBuilder {
         self.extensions.insert(Options {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
+            unix: self.call.unix,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
@@ -426,6 +433,7 @@ impl RequestBuilder {
                 ));
             }
         }
+        self.check_unix();
         self.call.accepted = self.settle_codings();
         if let Some((bytes, coding)) = self.compression.take() {
             self.compress_body(bytes, coding);
