@@ -22,6 +22,8 @@
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
 //! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
 //!   and an idempotent one, once, when a kept connection closed without a byte of its response.
+//! - A host is looked up once for all calls that wait for it, the answer is remembered for its time, and every address is
+//!   checked before it is dialled: see [`Resolve`] and [`ClientBuilder::deny_private`].
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Dropping a future

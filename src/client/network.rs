@@ -1,5 +1,5 @@
-//! How a client finds the addresses of a host and connects to them: names, the guard on addresses, options of sockets, sockets of the
-//! Unix domain.
+//! How a client finds the addresses of a host and connects to them: names, the guard on addresses, options of sockets,
+//! sockets of the Unix domain.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -21,17 +21,18 @@ pub(super) struct Network {
 }
 
 impl ClientBuilder {
-    /// Who is asked for the addresses of a host. Default: the system (getaddrinfo), off the threads that run calls, at most 32 lookups at
-    /// once in a process. Whoever answers, the client remembers up to 1,024 answers, those of the system for 30 seconds, and asks again when all
-    /// addresses of an answer have failed; failures are not remembered. See [`Resolve`] for an example.
+    /// Who is asked for the addresses of a host. Default: the system (getaddrinfo), off the threads that run calls, at most
+    /// 32 lookups at once in a process. Whoever answers, the client remembers up to 1,024 answers, those of the system for
+    /// 30 seconds, and asks again when all addresses of an answer have failed; failures are not remembered. See [`Resolve`]
+    /// for an example.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.network.dialling.resolver = Some(Arc::new(resolver));
         self
     }
 
-    /// Settles the addresses of one host, so that it is never looked up: 1 to 32 of them, tried in turn as those of a lookup are. Port 0
-    /// stands for the port of the URL. The Host field and the name in TLS stay those of the URL. The last call for a host wins. Default:
-    /// none.
+    /// Settles the addresses of one host, so that it is never looked up: 1 to 32 of them, tried in turn as those of a lookup
+    /// are. Port 0 stands for the port of the URL. The Host field and the name in TLS stay those of the URL. The last call
+    /// for a host wins. Default: none.
     ///
     /// `host` is compared without regard to case and to a trailing dot, and never stands for its subdomains.
     /// [`build`](Self::build) fails if it is not a name.
@@ -68,18 +69,18 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether the client keeps away from addresses that are not of the public network: those of this machine, of private and
-    /// link-local networks, multicast and reserved ones, whatever name leads there. Default false.
+    /// Whether the client keeps away from addresses that are not of the public network: those of this machine, of private
+    /// and link-local networks, multicast and reserved ones, whatever name leads there. Default false.
     ///
-    /// It is for programs that fetch what strangers name (server-side request forgery). Every address of every dial is looked at
-    /// between the lookup and the connection, one in a URL and one of [`resolve`](Self::resolve) as well, and the connection is made to that very
-    /// address. IPv6 addresses that carry one of IPv4 (mapped, NAT64, 6to4, Teredo) are judged by that one. Where all
-    /// addresses are excluded the call fails with [`ErrorKind::Connect`](crate::ErrorKind), naming them, and is not to be retried; else
-    /// the others are tried. It is refused together with [`connector`](Self::connector) and a socket of the Unix domain, which it does
-    /// not see.
+    /// It is for programs that fetch what strangers name (server-side request forgery). Every address of every dial is
+    /// looked at between the lookup and the connection, one in a URL and one of [`resolve`](Self::resolve) as well, and the
+    /// connection is made to that very address. IPv6 addresses that carry one of IPv4 (mapped, NAT64, 6to4, Teredo) are
+    /// judged by that one. Where all addresses are excluded the call fails with [`ErrorKind::Connect`](crate::ErrorKind),
+    /// naming them, and is not to be retried; else the others are tried. It is refused together with
+    /// [`connector`](Self::connector) and a socket of the Unix domain, which it does not see.
     ///
-    /// Denied: 0.0.0.0/8, 10/8, 100.64/10, 127/8, 169.254/16, 172.16/12, 192.0.0/24, 192.168/16, 198.18/15, 224/4, 240/4; `::`,
-    /// `::1`, `64:ff9b:1::/48`, `fc00::/7`, `fe80::/10`, `fec0::/10`, `ff00::/8`.
+    /// Denied: 0.0.0.0/8, 10/8, 100.64/10, 127/8, 169.254/16, 172.16/12, 192.0.0/24, 192.168/16, 198.18/15, 224/4, 240/4;
+    /// `::`, `::1`, `64:ff9b:1::/48`, `fc00::/7`, `fe80::/10`, `fec0::/10`, `ff00::/8`.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -96,8 +97,8 @@ impl ClientBuilder {
     /// The address that TCP connections come from. Default: the system's choice for each.
     ///
     /// Addresses of the other family are left out of every dial; if none is left the call fails with
-    /// [`ErrorKind::Connect`](crate::ErrorKind), naming them. The system gives each connection a port of its own, some 28,000 on
-    /// Linux, for all peers together. It must be an address of this machine; that is found out when it is used.
+    /// [`ErrorKind::Connect`](crate::ErrorKind), naming them. The system gives each connection a port of its own, some
+    /// 28,000 on Linux, for all peers together. It must be an address of this machine; that is found out when it is used.
     ///
     /// ```
     /// let client = sockeye::Client::builder().local_address([192, 0, 2, 17].into()).build()?;
@@ -108,8 +109,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The network interface that TCP connections use (SO_BINDTODEVICE; Linux and Android only), whatever the routes say. Default: none.
-    /// An interface that does not exist, or that the process may not use, fails each dial with its name.
+    /// The network interface that TCP connections use (SO_BINDTODEVICE; Linux and Android only), whatever the routes say.
+    /// Default: none. An interface that does not exist, or that the process may not use, fails each dial with its name.
     ///
     /// ```
     /// let client = sockeye::Client::builder().interface("eth1").build()?;
@@ -121,7 +122,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether small segments are sent at once (TCP_NODELAY), without waiting for the peer to acknowledge those before. Default true.
+    /// Whether small segments are sent at once (TCP_NODELAY), without waiting for the peer to acknowledge those before.
+    /// Default true.
     ///
     /// ```
     /// let client = sockeye::Client::builder().tcp_nodelay(false).build()?;
@@ -132,16 +134,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether and how the system asks for signs of life on silent TCP connections. Default: it does not; time limits of calls and the PINGs
-    /// of HTTP/2 see to those that are in use. It keeps the state of firewalls and address translators on the way alive. See
-    /// [`TcpKeepalive`] for an example.
+    /// Whether and how the system asks for signs of life on silent TCP connections. Default: it does not; time limits of
+    /// calls and the PINGs of HTTP/2 see to those that are in use. It keeps the state of firewalls and address translators
+    /// on the way alive. See [`TcpKeepalive`] for an example.
     pub fn tcp_keepalive(mut self, keepalive: TcpKeepalive) -> Self {
         self.network.dialling.tcp.keepalive = Some(keepalive);
         self
     }
 
-    /// How long what was sent may go without an acknowledgement before the system closes the connection (TCP_USER_TIMEOUT, RFC 5482; Linux
-    /// and Android only): from 1 ms to 2^31 - 1 ms. Default: the system's, about a quarter of an hour. It limits connecting, too.
+    /// How long what was sent may go without an acknowledgement before the system closes the connection (TCP_USER_TIMEOUT,
+    /// RFC 5482; Linux and Android only): from 1 ms to 2^31 - 1 ms. Default: the system's, about a quarter of an hour. It
+    /// limits connecting, too.
     ///
     /// ```
     /// use std::time::Duration;
@@ -156,9 +159,9 @@ impl ClientBuilder {
 
     /// The socket of the Unix domain that all connections lead to (Unix only). Default: none, DNS and TCP.
     ///
-    /// The URL says what is spoken there and what the Host field is: `http://` plain HTTP, `https://` TLS with the URL's host as the name.
-    /// Nothing is looked up, and no address is known of such a connection. A path that begins with a zero byte is an abstract name
-    /// (Linux). While the server's backlog is full, connecting waits, within the connect limit.
+    /// The URL says what is spoken there and what the Host field is: `http://` plain HTTP, `https://` TLS with the URL's
+    /// host as the name. Nothing is looked up, and no address is known of such a connection. A path that begins with a zero
+    /// byte is an abstract name (Linux). While the server's backlog is full, connecting waits, within the connect limit.
     ///
     /// ```no_run
     /// # async fn run() -> sockeye::Result<()> {
@@ -175,7 +178,8 @@ impl ClientBuilder {
 
 impl RequestBuilder {
     /// The socket of the Unix domain that this call is made over, in place of the client's setting; see
-    /// [`ClientBuilder::unix_socket`]. Connections to one path are kept for calls to the same path and origin, and for no others.
+    /// [`ClientBuilder::unix_socket`]. Connections to one path are kept for calls to the same path and origin, and for no
+    /// others.
     ///
     /// `send` refuses it if the client has a connector of its own or denies private addresses.
     ///

@@ -1,7 +1,7 @@
 //! Turns a host into addresses: the seam for resolvers of the user's, and the system's.
 //!
-//! A resolver is asked by `names` alone, which remembers what it answers. getaddrinfo blocks for as long as it likes, so it runs on
-//! tokio's blocking threads, a bounded number at once. An address literal never gets here.
+//! A resolver is asked by `names` alone, which remembers what it answers. getaddrinfo blocks for as long as it likes, so it
+//! runs on tokio's blocking threads, a bounded number at once. An address literal never gets here.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,11 +13,11 @@ use crate::error::BoxFuture;
 
 /// Finds the addresses of a host: the seam for name services of your own.
 ///
-/// The client remembers an answer for its `ttl`, asks once for all calls that wait for the same host, and never asks for an address
-/// literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a dial, so the connect
-/// limit ends it, and it is dropped when the last who wait for it are gone; it may be dropped at any time. A lookup that asks for
-/// both families should not hold back the first by more than 50 ms for the second (RFC 8305 section 3). An error, an
-/// empty answer or a panic becomes [`ErrorKind::Resolve`](crate::ErrorKind) and is not remembered.
+/// The client remembers an answer for its `ttl`, asks once for all calls that wait for the same host, and never asks for an
+/// address literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a
+/// dial, so the connect limit ends it, and it is dropped when the last who wait for it are gone; it may be dropped at any
+/// time. A lookup that asks for both families should not hold back the first by more than 50 ms for the second (RFC 8305
+/// section 3). An error, an empty answer or a panic becomes [`ErrorKind::Resolve`](crate::ErrorKind) and is not remembered.
 ///
 /// ```
 /// use std::{io, time::Duration};
@@ -59,8 +59,8 @@ pub trait Resolve: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones, and those beyond the
-    /// first 32, are ignored.
+    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones, and those
+    /// beyond the first 32, are ignored.
     pub addrs: Vec<SocketAddr>,
     /// How long the answer holds. `None`, where the resolver does not know, means 30 seconds; zero, that it is not
     /// remembered. More than 7 days count as 7 days.
@@ -109,8 +109,8 @@ impl Resolve for System {
 /// The places of [`SYSTEM_LOOKUPS`].
 static LOOKUPS: Semaphore = Semaphore::const_new(SYSTEM_LOOKUPS);
 
-/// Calls of getaddrinfo that run at once in this process. Behind a name server that is silent each may take half a minute, on
-/// a thread of tokio's blocking pool, which has 512 by default and other work to do.
+/// Calls of getaddrinfo that run at once in this process. Behind a name server that is silent each may take half a minute,
+/// on a thread of tokio's blocking pool, which has 512 by default and other work to do.
 const SYSTEM_LOOKUPS: usize = 32;
 
 #[cfg(test)]

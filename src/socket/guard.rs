@@ -1,7 +1,7 @@
 //! Which addresses `deny_private` keeps a client from: those that lead into a machine, a site or nowhere (security U3).
 //!
-//! Pure. `dial` asks it for every address of every dial, literals included, between the lookup and `connect`, and connects to
-//! that very address: no answer of a name server that changes in between gets past it. Addresses that carry another one
+//! Pure. `dial` asks it for every address of every dial, literals included, between the lookup and `connect`, and connects
+//! to that very address: no answer of a name server that changes in between gets past it. Addresses that carry another one
 //! inside, as those of translators and tunnels do, are judged by what they carry.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

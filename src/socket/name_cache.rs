@@ -1,7 +1,7 @@
 //! What is remembered of names: answers until they expire, and the lookups that run.
 //!
-//! Pure: the time is an argument, and what a running lookup is, is the caller's affair, so that tests use integers. `names` keeps it
-//! behind a lock.
+//! Pure: the time is an argument, and what a running lookup is, is the caller's affair, so that tests use integers. `names`
+//! keeps it behind a lock.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -73,8 +73,8 @@ impl<L> NameCache<L> {
         (age < JOINABLE).then_some(&running.hold)
     }
 
-    /// A lookup begins. `ended` says of others whether they have; it is asked now and then, so that their number is bounded by
-    /// twice that of those that run.
+    /// A lookup begins. `ended` says of others whether they have; it is asked now and then, so that their number is bounded
+    /// by twice that of those that run.
     pub(super) fn begin(
         &mut self,
         host: &Arc<str>,
@@ -141,8 +141,8 @@ impl<L> NameCache<L> {
         self.running.clear();
     }
 
-    /// Forgets what has expired, or else what was not used for longest. It looks at every name, which costs less than the lookup
-    /// that brought the new one.
+    /// Forgets what has expired, or else what was not used for longest. It looks at every name, which costs less than the
+    /// lookup that brought the new one.
     fn make_room(&mut self, now: Instant) {
         self.answers.retain(|_, held| held.expires > now);
         if self.answers.len() >= MAX_NAMES {

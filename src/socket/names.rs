@@ -1,7 +1,7 @@
 //! Finds the addresses of a name: settled ones, remembered ones, or by a lookup that all who wait share.
 //!
-//! One of these a client. A lookup is a task, so that it outlives the dial that caused it as long as another one waits for it; it ends
-//! with the last of them. Called by `dial`; what is remembered is decided in `name_cache`.
+//! One of these a client. A lookup is a task, so that it outlives the dial that caused it as long as another one waits for
+//! it; it ends with the last of them. Called by `dial`; what is remembered is decided in `name_cache`.
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -65,16 +65,16 @@ impl TcpKeepalive {
         }
     }
 
-    /// Time between two probes: whole seconds, from 1 to 32,767. Default: the system's, 75 s on Linux. Ignored where the system
-    /// cannot set it.
+    /// Time between two probes: whole seconds, from 1 to 32,767. Default: the system's, 75 s on Linux. Ignored where the
+    /// system cannot set it.
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// Probes without an answer after which the connection is dead: from 1 to 127. Default: the system's, 9 on Linux. Ignored
-    /// where the system cannot set it.
+    /// Probes without an answer after which the connection is dead: from 1 to 127. Default: the system's, 9 on Linux.
+    /// Ignored where the system cannot set it.
     #[must_use]
     pub fn with_probes(mut self, probes: u32) -> Self {
         self.probes = Some(probes);

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::Socket;
 
-/// Connects, waiting where the server has not accepted those before: the system does not queue who comes to a full backlog, as it does
-/// over TCP, but answers EAGAIN at once, and has no sign for when to come back.
+/// Connects, waiting where the server has not accepted those before: the system does not queue who comes to a full backlog,
+/// as it does over TCP, but answers EAGAIN at once, and has no sign for when to come back.
 pub(super) async fn connect(path: &Path) -> io::Result<Socket> {
     let mut pause = FIRST_PAUSE;
     loop {

@@ -10,6 +10,7 @@ mod compressing;
 mod conformance;
 mod cuts;
 mod decoding;
+mod dialling;
 mod differential;
 #[cfg(feature = "sse")]
 mod event_source;
@@ -39,3 +40,5 @@ mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;
 mod transcripts;
+#[cfg(unix)]
+mod unix_sockets;
