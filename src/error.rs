@@ -75,7 +75,7 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The client was closed.
     ClientClosed,
-    /// No address of the host accepted a TCP connection.
+    /// No address of the host accepted a connection, or settings of the client exclude them all.
     Connect,
     /// A body could not be read as what was asked for: coding, charset, JSON, events.
     Decode,

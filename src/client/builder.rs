@@ -214,7 +214,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How the first hop is connected. Default: DNS and TCP.
+    /// How the first hop is connected. Default: DNS and TCP. With a connector of your own, nothing of what is set about names,
+    /// addresses and sockets applies.
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Some(Arc::new(connector));
         self

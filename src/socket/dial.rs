@@ -387,13 +387,14 @@ fn list(failures: &tcp::Failures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
+/// Whether the process, or the system, has no file descriptor left.
 #[cfg(unix)]
-fn is_out_of_files(error: &io::Error) -> bool {
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 #[cfg(not(unix))]
-fn is_out_of_files(_: &io::Error) -> bool {
+pub(super) fn is_out_of_files(_: &io::Error) -> bool {
     false
 }
 

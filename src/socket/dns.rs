@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::dial::is_out_of_files;
 use crate::error::BoxFuture;
 
 /// Finds the addresses of a host: the seam for name services of your own.
@@ -98,12 +99,22 @@ impl Resolve for System {
             // It cannot be interrupted, so the place is taken for as long as it runs, whoever still waits for it.
             let lookup = tokio::task::spawn_blocking(move || {
                 let _place = place;
-                (host.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
+                let found = (host.as_str(), 0).to_socket_addrs();
+                found
+                    .map(Vec::from_iter)
+                    .map_err(|error| lack_of_files().unwrap_or(error))
             });
             let addrs = lookup.await.map_err(io::Error::other)??;
             Ok(Resolved { addrs, ttl: None })
         })
     }
+}
+
+/// Whether no file descriptor is left. getaddrinfo can then neither read its files nor ask anybody, and says that there is no
+/// such name.
+fn lack_of_files() -> Option<io::Error> {
+    let opened = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+    opened.err().filter(is_out_of_files)
 }
 
 /// The places of [`SYSTEM_LOOKUPS`].

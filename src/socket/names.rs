@@ -92,7 +92,7 @@ impl Names {
                         is_remembered: false,
                     });
                 }
-                Some(Err(error)) => return Err(io::Error::new(error.kind(), Shared(error))),
+                Some(Err(error)) => return Err(share(error)),
                 // It ran on another runtime, which has ended.
                 None => {}
             }
@@ -206,7 +206,14 @@ fn panicked(_: &(dyn Any + Send)) -> io::Error {
     io::Error::other("the resolver panicked")
 }
 
-/// An error for all who waited.
+/// An error for one of those who waited.
+fn share(error: Arc<io::Error>) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), Shared(error)),
+    }
+}
+
 #[derive(Debug)]
 struct Shared(Arc<io::Error>);
 

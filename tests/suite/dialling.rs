@@ -458,17 +458,29 @@ fn f18_child() {
         assert_eq!(stats.total.connections_idle, 1, "{stats}");
         assert_eq!(stats.total.connections_opened, 9);
         at_rest(&client);
+        // The same for a name, whose lookup needs descriptors as well.
+        files.truncate(files.len() / 2);
+        client.preconnect(&first, 8).await.unwrap();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        let named = second.replace("127.0.0.1", "localhost");
+        assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
+        assert_eq!(client.stats().total.connections_idle, 1);
         while let Ok(file) = std::fs::File::open("/dev/null") {
             files.push(file);
         }
         // Nothing is idle that could make room: one error that says what is missing.
         let poor = Client::new();
-        let error = failed(&poor, first.clone()).await;
-        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-        assert!(error.to_string().contains("os error 24"), "{error}");
-        assert!(error.is_retryable());
-        let error = failed(&poor, "http://localhost:9/".into()).await;
-        println!("names without file descriptors: {error}");
+        for (url, kind) in [
+            (first.as_str(), ErrorKind::Connect),
+            ("http://localhost:9/", ErrorKind::Resolve),
+        ] {
+            let error = failed(&poor, url.to_owned()).await;
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains("os error 24"), "{error}");
+            assert!(error.is_retryable());
+        }
         drop(files);
         assert_eq!(poor.preconnect(&first, 1).await.unwrap(), 1);
         at_rest(&poor);
