@@ -60,6 +60,8 @@ struct Inner {
     replayable: bool,
     /// The peer has said that it did not process the request.
     unprocessed: bool,
+    /// A setting is why it failed, so it fails again.
+    is_final: bool,
 }
 
 /// The class of a failure. New kinds may be added.
@@ -73,7 +75,7 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The client was closed.
     ClientClosed,
-    /// No address of the host accepted a TCP connection.
+    /// No address of the host accepted a connection, or settings of the client exclude them all.
     Connect,
     /// A body could not be read as what was asked for: coding, charset, JSON, events.
     Decode,
@@ -172,6 +174,7 @@ impl Error {
             io_kind: None,
             replayable: false,
             unprocessed: false,
+            is_final: false,
         }))
     }
 
@@ -266,6 +269,12 @@ impl Error {
     )]
     pub(crate) fn unprocessed(mut self) -> Self {
         self.inner().unprocessed = true;
+        self
+    }
+
+    /// A setting of the client is why it failed, so that trying again is in vain.
+    pub(crate) fn never_again(mut self) -> Self {
+        self.inner().is_final = true;
         self
     }
 
@@ -409,7 +418,7 @@ impl Error {
     /// it may be sent twice (an idempotent method, a body that can be sent again) and the failure is one that passes.
     pub fn is_retryable(&self) -> bool {
         let inner = &*self.0;
-        if !inner.replayable {
+        if !inner.replayable || inner.is_final {
             return false;
         }
         let idempotent = inner.method.as_ref().is_some_and(is_idempotent);

@@ -23,6 +23,8 @@
 //! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
 //!   and an idempotent one, once, when a kept connection closed without a byte of its response.
 //! - What a request carries as a secret reaches the origin that it was set for, and no other, wherever redirects lead.
+//! - A host is looked up once for all calls that wait for it, the answer is remembered for its time, and every address is
+//!   checked before it is dialled: see [`Resolve`] and [`ClientBuilder::deny_private`].
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Dropping a future
@@ -80,7 +82,10 @@ pub use policy::{AuthScheme, Challenge, Redirects};
 pub use response::{Progress, Redirect, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;
-pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};
+pub use socket::{
+    Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,
+    TlsInfo, Upgraded,
+};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 

@@ -79,6 +79,8 @@ const PURE: &[&str] = &[
     "codec/body.rs",
     "codec/reuse.rs",
     "socket/addresses.rs",
+    "socket/guard.rs",
+    "socket/name_cache.rs",
     "socket/route.rs",
     "socket/proxy.rs",
     "body/brotli.rs",

@@ -21,6 +21,7 @@ mod replay;
 mod versions;
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use http::{Extensions, HeaderMap, StatusCode};
@@ -32,7 +33,7 @@ use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
-use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, check_request};
+use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, Way, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
 
@@ -58,6 +59,8 @@ pub(crate) struct Engine {
     pub(crate) defaults: DefaultFields,
     pub(crate) timeouts: Timeouts,
     pub(crate) versions: HttpVersions,
+    /// The socket of the Unix domain that all connections lead to.
+    pub(crate) unix: Option<Arc<Path>>,
     pub(crate) https_only: bool,
     pub(crate) redirects: Redirects,
     pub(crate) interceptors: Interceptors,
@@ -94,6 +97,8 @@ pub(crate) struct Call {
     pub(crate) versions: Option<HttpVersions>,
     /// In place of the client's.
     pub(crate) redirects: Option<Box<Redirects>>,
+    /// In place of the client's.
+    pub(crate) unix: Option<Arc<Path>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -119,6 +124,7 @@ impl Call {
             timeouts: self.timeouts.clone(),
             versions: self.versions,
             redirects: self.redirects.clone(),
+            unix: self.unix.clone(),
             idempotent: self.idempotent,
             max_body: self.max_body,
             accepted: self.accepted,
@@ -195,7 +201,11 @@ async fn hop(
     let versions = call.versions.unwrap_or(engine.versions);
     let versions = versions::of_call(versions, &call.head)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let host = engine.pool.host(&call.head.target, versions, runtime);
+    let way = Way {
+        versions,
+        unix: call.unix.as_ref().or(engine.unix.as_ref()),
+    };
+    let host = engine.pool.host(&call.head.target, way, runtime);
     let http1 = host.wants_http1() && versions == HttpVersions::Auto;
     let http1 = http1.then(|| over_http1(engine, call, runtime));
     let watch = Watch::begin(&host);
@@ -340,8 +350,11 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
 
 /// The host of the same target where HTTP/1.1 alone is spoken.
 fn over_http1(engine: &Engine, call: &Call, runtime: &Handle) -> Arc<Host> {
-    let target = &call.head.target;
-    engine.pool.host(target, HttpVersions::Http1, runtime)
+    let way = Way {
+        versions: HttpVersions::Http1,
+        unix: call.unix.as_ref().or(engine.unix.as_ref()),
+    };
+    engine.pool.host(&call.head.target, way, runtime)
 }
 
 /// Waits for a body that is made for this try, within the limits that no step has of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::network::Network;
 use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
 use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Scoped};
@@ -45,6 +46,7 @@ pub struct ClientBuilder {
     versions: HttpVersions,
     http2: Http2Config,
     tls: Option<TlsConfig>,
+    pub(super) network: Network,
     connector: Option<Arc<dyn Connect>>,
     pub(super) redirects: Redirects,
     pub(super) cookies: Option<CookieJar>,
@@ -71,6 +73,7 @@ impl ClientBuilder {
             versions: HttpVersions::Auto,
             http2: Http2Config::default(),
             tls: None,
+            network: Network::default(),
             connector: None,
             redirects: Redirects::default(),
             cookies: None,
@@ -224,7 +227,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How the first hop is connected. Default: DNS and TCP.
+    /// How the first hop is connected. Default: DNS and TCP. With a connector of your own, nothing of what is set about names,
+    /// addresses and sockets applies.
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Some(Arc::new(connector));
         self
@@ -269,6 +273,10 @@ impl ClientBuilder {
             )));
         mark_secrets(&mut self.headers);
         let codings = codings(&mut self.headers, self.decompress);
+        let no_unix = self.network.no_unix(self.connector.is_some());
+        self.network.check(self.connector.is_some())?;
+        let (dialling, unix) = self.network.into_parts();
+        let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default(), dialling);
         let base_origin = base.as_ref().map(|base| base.target.origin());
         let scoped = self.authenticators.into_iter().map(|(origin, who)| {
             let origin = origin.or_else(|| base_origin.clone());
@@ -279,7 +287,6 @@ impl ClientBuilder {
             authenticators: scoped.collect(),
             cookies: self.cookies,
         };
-        let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default());
         Ok(Client(Arc::new(Inner {
             engine: Arc::new(Engine {
                 pool: Pool::new(self.limits, dialler, self.timeouts.connect),
@@ -291,11 +298,13 @@ impl ClientBuilder {
                 identity: (!identity.is_empty()).then(|| Box::new(identity)),
                 interceptors: self.interceptors.into(),
                 attempt_interceptors: self.attempt_interceptors.into(),
+                unix,
             }),
             base,
             error_for_status: self.error_for_status,
             max_body: self.max_body,
             codings,
+            no_unix,
         })))
     }
 

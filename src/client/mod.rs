@@ -2,6 +2,7 @@
 //!
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
+//! - `network` is how a client finds and reaches a host
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
 //! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
@@ -21,6 +22,7 @@ mod intercepting;
 mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod network;
 mod redirects;
 mod request;
 #[cfg(feature = "sse")]
@@ -43,6 +45,7 @@ use crate::body::{Accepted, Body};
 use crate::call::{Engine, versions_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::pool::Way;
 use crate::response::Response;
 use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
@@ -76,6 +79,8 @@ struct Inner {
     error_for_status: bool,
     max_body: usize,
     codings: Codings,
+    /// Why a call cannot lead to a socket of the Unix domain, if it cannot.
+    no_unix: Option<&'static str>,
 }
 
 /// How responses are decoded unless a call says otherwise.
@@ -205,7 +210,11 @@ impl Client {
         };
         let deadline = Deadline::new(&self.0.engine.timeouts, Instant::now());
         let versions = versions_for(self.0.engine.versions, &target)?;
-        let host = self.0.engine.pool.host(&target, versions, &runtime);
+        let way = Way {
+            versions,
+            unix: self.0.engine.unix.as_ref(),
+        };
+        let host = self.0.engine.pool.host(&target, way, &runtime);
         let opened = self
             .0
             .engine

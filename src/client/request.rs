@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::url::{Parsed, Target};
 /// ```
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
-    client: Client,
+    pub(super) client: Client,
     /// Built in place: what is sent is lent from here to the spine, and moved nowhere.
     pub(super) call: Call,
     /// The URL's userinfo, unless `authorization` is set.
@@ -54,6 +55,7 @@ struct Options {
     timeouts: Option<Box<Timeouts>>,
     versions: Option<HttpVersions>,
     redirects: Option<Box<Redirects>>,
+    unix: Option<Arc<Path>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -81,6 +83,7 @@ impl RequestBuilder {
                 timeouts: None,
                 versions: None,
                 redirects: None,
+                unix: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -108,6 +111,7 @@ impl RequestBuilder {
             builder.call.timeouts = options.timeouts;
             builder.call.versions = options.versions;
             builder.call.redirects = options.redirects;
+            builder.call.unix = options.unix;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -322,6 +326,7 @@ impl RequestBuilder {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
             redirects: self.call.redirects,
+            unix: self.call.unix,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
@@ -397,6 +402,7 @@ impl RequestBuilder {
                 ));
             }
         }
+        self.check_unix();
         self.call.accepted = self.settle_codings();
         if let Some((bytes, coding)) = self.compression.take() {
             self.compress_body(bytes, coding);

@@ -138,15 +138,30 @@ pub(crate) struct Standing {
     pub(crate) keep_alive: Option<u64>,
 }
 
-/// Dials `route` and settles what is spoken.
-pub(crate) async fn open(
-    dialler: &Dialler,
-    route: &Route,
-    steps: &Steps,
-    limits: Arc<Limits>,
-    keeper: Keeper,
-) -> Result<Opened> {
-    let dialled = dialler.dial(route, steps).await.map_err(dial_error)?;
+/// What `open` needs of who opens.
+pub(crate) trait Opener {
+    fn dialler(&self) -> &Dialler;
+
+    fn route(&self) -> &Route;
+
+    fn limits(&self) -> &Arc<Limits>;
+
+    /// Closes what holds a file descriptor without need; answers whether there was anything.
+    fn free_files(&self) -> bool;
+}
+
+/// Dials a route and settles what is spoken.
+pub(crate) async fn open(opener: &impl Opener, steps: &Steps, keeper: Keeper) -> Result<Opened> {
+    let (dialler, route) = (opener.dialler(), opener.route());
+    let dialled = match dialler.dial(route, steps).await {
+        // Connections that are kept in case of need stand in the way of one that is needed (security F18).
+        Err(error) if error.is_out_of_files() && opener.free_files() => {
+            dialler.dial(route, steps).await
+        }
+        outcome => outcome,
+    };
+    let dialled = dialled.map_err(dial_error)?;
+    let limits = Arc::clone(opener.limits());
     let is_http2 = match route.http_versions() {
         HttpVersions::Http2PriorKnowledge => true,
         // A connector that says nothing of TLS is not asked: what it leads to is the user's affair.
@@ -189,13 +204,20 @@ pub(crate) fn check_request(head: &RequestHead, body: &Body) -> Result<()> {
 fn dial_error(error: DialError) -> Error {
     let (kind, phase) = match &error {
         DialError::Resolve(_) => (ErrorKind::Resolve, Phase::Resolve),
-        DialError::Connect(_) | DialError::Connector(_) => (ErrorKind::Connect, Phase::Connect),
+        DialError::Connect(_)
+        | DialError::Excluded(_)
+        | DialError::Unix(..)
+        | DialError::Connector(_) => (ErrorKind::Connect, Phase::Connect),
         DialError::Tls(_) => (ErrorKind::Tls, Phase::Tls),
     };
-    let io_kind = error.io_kind();
-    Error::new(kind, Some(phase), Sent::Nothing)
+    let (io_kind, is_final) = (error.io_kind(), error.is_final());
+    let told = Error::new(kind, Some(phase), Sent::Nothing)
         .because(error)
-        .with_io_kind(io_kind)
+        .with_io_kind(io_kind);
+    match is_final {
+        true => told.never_again(),
+        false => told,
+    }
 }
 
 impl Connection {

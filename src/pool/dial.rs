@@ -167,9 +167,7 @@ impl Dial {
 
 /// Opens what the origin speaks.
 async fn make(host: &Host, steps: &Steps, keeper: Keeper) -> Result<Made> {
-    let shared = host.shared();
-    let limits = Arc::clone(&shared.limits);
-    match open(&shared.dialler, host.route(), steps, limits, keeper).await? {
+    match open(host, steps, keeper).await? {
         Opened::Http1(connection) => Ok(Made::Http1(connection)),
         Opened::Http2(prepared) if !host.lock().needs_session(Instant::now()) => {
             Ok(Made::Superfluous(prepared))

@@ -24,9 +24,9 @@ use super::lease::Lease;
 use super::tethers::Tethers;
 use super::{Inner, Shared, client_closed};
 use crate::config::{HttpVersions, Limits, Liveness};
-use crate::connection::{Http1, Session, Standing};
+use crate::connection::{Http1, Opener, Session, Standing};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::socket::{Probe, Route};
+use crate::socket::{Dialler, Probe, Route, Way};
 use crate::stats::{AlpnEvent, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
 use crate::url::{Origin, Target};
 
@@ -65,17 +65,17 @@ impl Host {
     pub(super) fn new(
         pool: &Arc<Inner>,
         target: &Target,
-        versions: HttpVersions,
+        way: Way<'_>,
         runtime: &Handle,
     ) -> Arc<Self> {
         let origin = target.origin();
         let counters = pool.registry.counters(&origin);
         let shared = Arc::clone(&pool.shared);
         let now = Instant::now();
-        let spoken = shared.expected(&origin, versions, now);
+        let spoken = shared.expected(&origin, way.versions, now);
         let state = HostPool::new(host_limits(&shared.limits), spoken, now);
         Arc::new_cyclic(|this| Self {
-            route: Route::new(origin, shared.dialler.tls.id(), versions),
+            route: Route::new(origin, shared.dialler.tls.id(), way),
             runtime: runtime.clone(),
             shared,
             pool: Arc::downgrade(pool),
@@ -101,11 +101,7 @@ impl Host {
 
     /// Whether this is the host that a call asks for.
     pub(super) fn is_of(&self, key: &Key<'_>) -> bool {
-        self.route.leads_to(key.target, key.versions) && self.runtime.id() == key.runtime
-    }
-
-    pub(super) fn route(&self) -> &Route {
-        &self.route
+        self.route.leads_to(key.target, key.way) && self.runtime.id() == key.runtime
     }
 
     pub(super) fn runtime(&self) -> &Handle {
@@ -648,6 +644,30 @@ impl Host {
         drop(state);
         actions.served.into_iter().for_each(Served::wake);
         self.pump();
+    }
+}
+
+impl Opener for Host {
+    fn dialler(&self) -> &Dialler {
+        &self.shared.dialler
+    }
+
+    fn route(&self) -> &Route {
+        &self.route
+    }
+
+    fn limits(&self) -> &Arc<Limits> {
+        &self.shared.limits
+    }
+
+    fn free_files(&self) -> bool {
+        let hosts = self.pool.upgrade().map(|pool| pool.all_hosts());
+        let mut had_any = false;
+        for host in hosts.iter().flatten() {
+            had_any |= host.idle() > 0;
+            host.close_idle(CloseCause::Evicted);
+        }
+        had_any
     }
 }
 

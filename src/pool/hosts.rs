@@ -10,14 +10,14 @@ use std::sync::Arc;
 use tokio::runtime::Id;
 
 use super::entry::Host;
-use crate::config::HttpVersions;
+use crate::socket::Way;
 use crate::url::Target;
 
 /// What tells two hosts apart, as a call has it.
 #[derive(Clone, Copy)]
 pub(super) struct Key<'a> {
     pub(super) target: &'a Target,
-    pub(super) versions: HttpVersions,
+    pub(super) way: Way<'a>,
     pub(super) runtime: Id,
 }
 
@@ -45,7 +45,7 @@ impl Hosts {
             target.host(),
             target.port(),
             target.is_https(),
-            key.versions,
+            key.way,
             key.runtime,
         ))
     }

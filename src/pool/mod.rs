@@ -49,6 +49,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
 pub(crate) use crate::socket::TLS_BUILT_IN;
+pub(crate) use crate::socket::Way;
 use crate::stats::{CloseCause, Counters, Registry};
 use crate::url::{Origin, Target};
 
@@ -120,14 +121,9 @@ impl Pool {
         }))
     }
 
-    /// The host of a target on a runtime, made when it is first needed.
-    pub(crate) fn host(
-        &self,
-        target: &Target,
-        versions: HttpVersions,
-        runtime: &Handle,
-    ) -> Arc<Host> {
-        self.0.host(target, versions, runtime)
+    /// The host of a target, by a way, on a runtime; made when it is first needed.
+    pub(crate) fn host(&self, target: &Target, way: Way<'_>, runtime: &Handle) -> Arc<Host> {
+        self.0.host(target, way, runtime)
     }
 
     /// Lends a connection of `host`, waiting in line for one if need be. A `careful` caller, whose request may not be sent
@@ -368,15 +364,10 @@ impl Drop for Pool {
 }
 
 impl Inner {
-    fn host(
-        self: &Arc<Self>,
-        target: &Target,
-        versions: HttpVersions,
-        runtime: &Handle,
-    ) -> Arc<Host> {
+    fn host(self: &Arc<Self>, target: &Target, way: Way<'_>, runtime: &Handle) -> Arc<Host> {
         let key = Key {
             target,
-            versions,
+            way,
             runtime: runtime.id(),
         };
         let mut hosts = self.hosts();
@@ -387,7 +378,7 @@ impl Inner {
         if let Some(known) = hosts.find(hash, &key) {
             return known;
         }
-        let host = Host::new(self, target, versions, runtime);
+        let host = Host::new(self, target, way, runtime);
         hosts.insert(hash, Arc::clone(&host));
         host
     }
@@ -418,6 +409,7 @@ impl Inner {
         let mark = self.shared.made.elapsed().as_nanos();
         let mark = u64::try_from(mark).unwrap_or(u64::MAX).max(1);
         self.shared.stale_before.fetch_max(mark, Ordering::SeqCst);
+        self.shared.dialler.forget_names();
         for host in self.all_hosts() {
             host.mark_stale();
         }

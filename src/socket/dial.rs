@@ -5,24 +5,44 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::addresses::{self, Penalties};
+use super::dns::Resolve;
+use super::name_cache::Answer;
+use super::names::{Names, Overrides};
+use super::tcp_options::TcpOptions;
 use super::tls::{self, TlsConfig, TlsFailure, TlsInfo};
-use super::{Alpn, Connect, Route, Socket, dns, tcp};
+use super::{Alpn, Connect, Route, Socket, guard, tcp, unix};
+use crate::url::Origin;
 
 /// How a client dials, and what its dials have learnt of addresses.
 pub(crate) struct Dialler {
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) tls: TlsConfig,
+    names: Arc<Names>,
+    deny_private: bool,
+    tcp: TcpOptions,
     /// The number of the next dial that has more than one address to begin with. It wraps.
     rotation: AtomicUsize,
     penalties: Penalties,
+}
+
+/// How names are found and sockets of TCP are made, where there is no connector.
+#[derive(Default)]
+pub(crate) struct DialSettings {
+    /// In place of the system's.
+    pub(crate) resolver: Option<Arc<dyn Resolve>>,
+    pub(crate) overrides: Overrides,
+    pub(crate) deny_private: bool,
+    pub(crate) tcp: TcpOptions,
 }
 
 /// A step of dialling.
@@ -55,6 +75,9 @@ pub(crate) enum DialError {
     Resolve(io::Error),
     /// Every address that was tried, in the order in which the attempts began.
     Connect(tcp::Failures),
+    /// There are addresses, and settings of the client exclude them all.
+    Excluded(tcp::Failures),
+    Unix(PathBuf, io::Error),
     Connector(io::Error),
     Tls(TlsFailure),
 }
@@ -74,10 +97,23 @@ impl Steps {
 }
 
 impl Dialler {
-    pub(crate) fn new(connector: Option<Arc<dyn Connect>>, tls: TlsConfig) -> Self {
+    pub(crate) fn new(
+        connector: Option<Arc<dyn Connect>>,
+        tls: TlsConfig,
+        settings: DialSettings,
+    ) -> Self {
+        let DialSettings {
+            resolver,
+            overrides,
+            deny_private,
+            tcp,
+        } = settings;
         Self {
             connector,
             tls,
+            names: Arc::new(Names::new(resolver, overrides)),
+            deny_private,
+            tcp,
             rotation: AtomicUsize::new(0),
             penalties: Penalties::default(),
         }
@@ -87,32 +123,20 @@ impl Dialler {
     pub(crate) async fn dial(&self, route: &Route, steps: &Steps) -> Result<Dialled, DialError> {
         let start = Instant::now();
         let origin = route.origin();
-        let (socket, resolve, connect) = match &self.connector {
-            Some(connector) => {
-                steps.begin(Step::Connect);
-                let socket = connector
-                    .connect(route)
-                    .await
-                    .map_err(DialError::Connector)?;
-                (socket, None, start.elapsed())
-            }
-            None => {
-                let addresses = dns::resolve(origin.host(), origin.port())
-                    .await
-                    .map_err(DialError::Resolve)?;
-                let resolved = start.elapsed();
-                let looked_up = origin.host().parse::<std::net::IpAddr>().is_err();
-                steps.begin(Step::Connect);
-                let tcp = tcp::connect(&self.order(addresses), &self.penalties)
-                    .await
-                    .map_err(DialError::Connect)?;
-                (
-                    Socket::from_tcp(tcp),
-                    looked_up.then_some(resolved),
-                    start.elapsed().saturating_sub(resolved),
-                )
-            }
+        let (socket, resolve) = if let Some(connector) = &self.connector {
+            steps.begin(Step::Connect);
+            let socket = connector.connect(route).await;
+            (socket.map_err(DialError::Connector)?, None)
+        } else if let Some(path) = route.unix() {
+            steps.begin(Step::Connect);
+            let socket = unix::connect(path).await;
+            let socket = socket.map_err(|error| DialError::Unix(path.to_owned(), error))?;
+            (socket, None)
+        } else {
+            let (tcp, resolve) = self.dial_tcp(origin, steps).await?;
+            (Socket::from_tcp(tcp), resolve)
         };
+        let connect = start.elapsed().saturating_sub(resolve.unwrap_or_default());
         let (remote_addr, local_addr) = socket.tcp().map_or((None, None), |tcp| {
             (tcp.peer_addr().ok(), tcp.local_addr().ok())
         });
@@ -142,6 +166,113 @@ impl Dialler {
         Ok(dialled)
     }
 
+    /// Resolves and connects; answers how long the lookups took, if there were any.
+    async fn dial_tcp(
+        &self,
+        origin: &Origin,
+        steps: &Steps,
+    ) -> Result<(TcpStream, Option<Duration>), DialError> {
+        let (host, port) = (origin.host(), origin.port());
+        if let Ok(literal) = host.parse::<IpAddr>() {
+            steps.begin(Step::Connect);
+            let tcp = self.connect(vec![SocketAddr::new(literal, port)]).await?;
+            return Ok((tcp, None));
+        }
+        let mut looking = Duration::ZERO;
+        let mut failed = tcp::Failures::new();
+        loop {
+            let begun = Instant::now();
+            steps.begin(Step::Resolve);
+            let found = match self.names.find(host).await {
+                Ok(found) => found,
+                Err(error) if failed.is_empty() => return Err(DialError::Resolve(error)),
+                // That the addresses of before have failed says more.
+                Err(_) => return Err(DialError::Connect(failed)),
+            };
+            looking += begun.elapsed();
+            let mut addresses: Vec<_> = found
+                .answer
+                .iter()
+                .map(|address| at_port(*address, port))
+                .collect();
+            let is_second = !failed.is_empty();
+            addresses.retain(|address| !failed.iter().any(|(tried, _)| tried == address));
+            if addresses.is_empty() {
+                return Err(DialError::Connect(failed));
+            }
+            steps.begin(Step::Connect);
+            let mut doubt = Doubt {
+                names: &self.names,
+                host,
+                answer: Some(&found.answer),
+            };
+            match self.connect(addresses).await {
+                Ok(tcp) => {
+                    doubt.answer = None;
+                    return Ok((tcp, Some(looking)));
+                }
+                Err(DialError::Connect(failures)) => {
+                    drop(doubt);
+                    failed.extend(failures);
+                    // An answer from before this dial may have been overtaken; one that is new says what there is.
+                    if is_second || !found.is_remembered {
+                        return Err(DialError::Connect(failed));
+                    }
+                }
+                Err(other) => {
+                    doubt.answer = None;
+                    return Err(if is_second {
+                        DialError::Connect(failed)
+                    } else {
+                        other
+                    });
+                }
+            }
+        }
+    }
+
+    /// Connects to one of the addresses that the settings let it connect to. No address is looked at before that, nor
+    /// replaced after it.
+    async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+        let mut excluded = tcp::Failures::new();
+        let mut admitted = addresses;
+        admitted.retain(|address| match self.exclude(*address) {
+            Some(why) => {
+                excluded.push((*address, why));
+                false
+            }
+            None => true,
+        });
+        if admitted.is_empty() {
+            return Err(DialError::Excluded(excluded));
+        }
+        let connected = tcp::connect(&self.order(admitted), &self.tcp, &self.penalties).await;
+        connected.map_err(|failures| {
+            excluded.extend(failures);
+            DialError::Connect(excluded)
+        })
+    }
+
+    /// Why a setting excludes an address, if one does.
+    fn exclude(&self, address: SocketAddr) -> Option<io::Error> {
+        if let Some(what) = self
+            .deny_private
+            .then(|| guard::denied(address.ip()))
+            .flatten()
+        {
+            return Some(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("not dialled: it is {what} (deny_private)"),
+            ));
+        }
+        self.tcp.mismatch(address)
+    }
+
+    /// What was remembered of names does not count any more: the network has changed.
+    pub(crate) fn forget_names(&self) {
+        self.names.forget_all();
+    }
+
     /// Has `address` tried last for 30 s: a connection to it that had been idle was reset (spec pool R-LIFE-3). Dials see to
     /// what they learn themselves.
     pub(crate) fn penalise(&self, address: SocketAddr, now: Instant) {
@@ -167,15 +298,8 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolve(error) | Self::Connector(error) => write!(f, "{error}"),
-            Self::Connect(failures) => {
-                for (at, (address, error)) in failures.iter().enumerate() {
-                    if at > 0 {
-                        f.write_str("; ")?;
-                    }
-                    write!(f, "{address}: {error}")?;
-                }
-                Ok(())
-            }
+            Self::Connect(failures) | Self::Excluded(failures) => list(failures, f),
+            Self::Unix(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Tls(failure) => write!(f, "{failure}"),
         }
     }
@@ -188,12 +312,99 @@ impl DialError {
     /// The kind of the system's error; of several addresses, that of the one tried last.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Resolve(error) | Self::Connector(error) => Some(error.kind()),
-            Self::Connect(failures) => failures.last().map(|(_, error)| error.kind()),
+            Self::Resolve(error) | Self::Connector(error) | Self::Unix(_, error) => {
+                Some(error.kind())
+            }
+            Self::Connect(failures) | Self::Excluded(failures) => {
+                failures.last().map(|(_, error)| error.kind())
+            }
             Self::Tls(failure) => failure.io_kind(),
         }
     }
+
+    /// Whether this process, or the system, has no file descriptor left: closing others may help.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        match self {
+            Self::Resolve(error) | Self::Connector(error) | Self::Unix(_, error) => {
+                is_out_of_files(error)
+            }
+            Self::Connect(failures) => failures.iter().any(|(_, error)| is_out_of_files(error)),
+            Self::Excluded(_) | Self::Tls(_) => false,
+        }
+    }
+
+    /// Whether it will be the same the next time, because a setting of the client is why.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Excluded(_))
+    }
 }
+
+/// Has an answer forgotten when it is dropped, the connect limit included, unless it was of use.
+struct Doubt<'a> {
+    names: &'a Names,
+    host: &'a str,
+    answer: Option<&'a Answer>,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer {
+            self.names.forget(self.host, answer);
+        }
+    }
+}
+
+/// Port 0 stands for that of the URL.
+fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    if address.port() == 0 {
+        address.set_port(port);
+    }
+    address
+}
+
+/// Every address once, those with the same error together.
+fn list(failures: &tcp::Failures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let texts: Vec<_> = failures
+        .iter()
+        .map(|(_, error)| error.to_string())
+        .collect();
+    for (at, text) in texts.iter().enumerate() {
+        let is_first = texts.iter().position(|other| other == text) == Some(at);
+        if !is_first {
+            continue;
+        }
+        let mut separator = if at > 0 { "; " } else { "" };
+        for ((address, _), _) in failures
+            .iter()
+            .zip(&texts)
+            .filter(|(_, other)| *other == text)
+        {
+            write!(f, "{separator}{address}")?;
+            separator = ", ";
+        }
+        write!(f, ": {text}")?;
+    }
+    Ok(())
+}
+
+/// Whether the process, or the system, has no file descriptor left.
+#[cfg(unix)]
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_out_of_files(_: &io::Error) -> bool {
+    false
+}
+
+/// The process has no file descriptor left. The number is the same on every Unix.
+#[cfg(unix)]
+const EMFILE: i32 = 24;
+
+/// The system has none left.
+#[cfg(unix)]
+const ENFILE: i32 = 23;
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +416,7 @@ mod tests {
 
     #[test]
     fn each_dial_begins_with_another_address() {
-        let dialler = Dialler::new(None, TlsConfig::default());
+        let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
         let alone = addresses(["192.0.2.9:80"]);
         let mut begun = Vec::new();
@@ -219,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_number_of_a_dial_wraps() {
-        let mut dialler = Dialler::new(None, TlsConfig::default());
+        let mut dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
         dialler.rotation = AtomicUsize::new(usize::MAX);
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80"]);
         assert_eq!(dialler.order(resolved.clone())[0], resolved[1]);
@@ -228,7 +439,7 @@ mod tests {
 
     #[test]
     fn what_the_pool_penalises_is_tried_last() {
-        let dialler = Dialler::new(None, TlsConfig::default());
+        let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80"]);
         let now = Instant::now();
         assert!(!dialler.is_penalised(resolved[0], now));

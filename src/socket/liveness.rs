@@ -9,8 +9,11 @@ use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 use super::{Socket, Stream, tls};
 use crate::stats::{CloseCause, ProbeOutcome};
@@ -55,7 +58,9 @@ impl Socket {
     /// Whether nothing arrived that rules out another request: no end of file, no error, no byte of content. TLS records
     /// that carry none, such as session tickets, are legal.
     pub(crate) fn probe(&mut self, probe: Probe) -> Probed {
-        let look = self.tcp().map_or(Look::Flagged, |tcp| look(tcp, probe));
+        let look = self
+            .kernel()
+            .map_or(Look::Flagged, |kernel| look(kernel, probe));
         let noop = &mut Context::from_waker(Waker::noop());
         let settled = match (look, &mut self.stream) {
             (Look::Alive(outcome), _) => return Probed::new(outcome, Ok(())),
@@ -66,8 +71,14 @@ impl Socket {
             (Look::Bytes, Stream::Tcp(_)) => {
                 return Probed::new(Some(ProbeOutcome::KernelDead), Err(CloseCause::Unsolicited));
             }
+            #[cfg(unix)]
+            (Look::Bytes, Stream::Unix(_)) => {
+                return Probed::new(Some(ProbeOutcome::KernelDead), Err(CloseCause::Unsolicited));
+            }
             // A read that would block clears the flag.
             (_, Stream::Tcp(tcp)) => judge(Some(tcp.try_read(&mut [0]))),
+            #[cfg(unix)]
+            (_, Stream::Unix(unix)) => judge(Some(unix.try_read(&mut [0]))),
             (_, Stream::Custom(_)) => judge(self.try_read_byte(noop)),
         };
         let outcome = match settled {
@@ -79,8 +90,8 @@ impl Socket {
 
     /// Whether the readiness flag says that something arrived. A transport without one is always suspect.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.tcp()
-            .is_none_or(|tcp| matches!(look(tcp, Probe::Flag), Look::Flagged))
+        self.kernel()
+            .is_none_or(|kernel| matches!(look(kernel, Probe::Flag), Look::Flagged))
     }
 
     /// Sends the close_notify of TLS, as much of it as needs no waiting (RFC 8446 section 6.1). TCP alone says goodbye when it
@@ -94,8 +105,8 @@ impl Socket {
     /// Whether nothing has arrived, as far as the runtime knows; `cx` then hears of what does. Costs no system call. A
     /// transport without readiness never says so.
     pub(crate) fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
-        self.tcp()
-            .is_some_and(|tcp| tcp.poll_read_ready(cx).is_pending())
+        self.kernel()
+            .is_some_and(|kernel| kernel.poll_read_ready(cx).is_pending())
     }
 
     /// Settles what has arrived on an idle socket, until nothing is left and `cx` is registered for what comes next
@@ -106,22 +117,25 @@ impl Socket {
                 Stream::Custom(_) => return judge(self.try_read_byte(cx)),
                 Stream::Tls(stream) => tls::settle(stream, cx)?,
                 Stream::Tcp(_) => {}
+                #[cfg(unix)]
+                Stream::Unix(_) => {}
             }
-            let Some(tcp) = self.tcp() else {
+            let Some(kernel) = self.kernel() else {
                 // TLS over a custom transport: reading it to its end has registered `cx`.
                 return Ok(());
             };
-            match tcp.poll_read_ready(cx) {
+            match kernel.poll_read_ready(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(_)) => return Err(CloseCause::PeerClosed),
                 Poll::Ready(Ok(())) => {}
             }
             // A peek that would block clears a flag that is stale, and takes nothing away from rustls.
-            let peeked = tcp.try_io(Interest::READABLE, || peek(tcp));
+            let peeked = kernel.try_peek();
             match (peeked, &self.stream) {
                 (Ok(0), _) => return Err(CloseCause::PeerClosed),
-                (Ok(_), Stream::Tcp(_)) => return Err(CloseCause::Unsolicited),
-                (Ok(_), _) => {}
+                // What it is, is for TLS to find out.
+                (Ok(_), Stream::Tls(_)) => {}
+                (Ok(_), _) => return Err(CloseCause::Unsolicited),
                 (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
                 (Err(_), _) => return Err(CloseCause::PeerClosed),
             }
@@ -134,7 +148,20 @@ impl Socket {
     pub(crate) fn is_clean(&mut self) -> bool {
         match &mut self.stream {
             Stream::Tls(stream) => tls::holds_nothing(stream),
+            #[cfg(unix)]
+            Stream::Unix(_) => true,
             Stream::Tcp(_) | Stream::Custom(_) => true,
+        }
+    }
+
+    /// The socket of the system at the bottom, if there is one.
+    fn kernel(&self) -> Option<Kernel<'_>> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(Kernel::Tcp(tcp)),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Some(Kernel::Unix(unix)),
+            Stream::Tls(tls) => tls::below(tls).kernel(),
+            Stream::Custom(_) => None,
         }
     }
 
@@ -159,15 +186,14 @@ fn judge(read: Option<io::Result<usize>>) -> Result<(), CloseCause> {
     }
 }
 
-fn look(tcp: &TcpStream, probe: Probe) -> Look {
-    // The closure succeeds without reading, so the flag stays as it is.
-    if tcp.try_io(Interest::READABLE, || Ok(())).is_ok() {
+fn look(kernel: Kernel<'_>, probe: Probe) -> Look {
+    if kernel.is_flagged() {
         return Look::Flagged;
     }
     if probe == Probe::Flag {
         return Look::Alive(None);
     }
-    match peek(tcp) {
+    match kernel.peek() {
         Ok(0) => Look::Gone,
         Ok(_) => Look::Bytes,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -177,8 +203,49 @@ fn look(tcp: &TcpStream, probe: Probe) -> Look {
     }
 }
 
-fn peek(tcp: &TcpStream) -> io::Result<usize> {
-    socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()])
+/// A socket of the system, which has a readiness flag.
+#[derive(Clone, Copy)]
+enum Kernel<'a> {
+    Tcp(&'a TcpStream),
+    #[cfg(unix)]
+    Unix(&'a UnixStream),
+}
+
+impl Kernel<'_> {
+    /// The closure succeeds without reading, so the flag stays as it is.
+    fn is_flagged(self) -> bool {
+        self.try_io(|| Ok(0)).is_ok()
+    }
+
+    fn poll_read_ready(self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            #[cfg(unix)]
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+        }
+    }
+
+    /// Looks at the kernel if the flag is set, and clears a flag that is stale.
+    fn try_peek(self) -> io::Result<usize> {
+        self.try_io(|| self.peek())
+    }
+
+    fn try_io(self, io: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, io),
+            #[cfg(unix)]
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, io),
+        }
+    }
+
+    fn peek(self) -> io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(tcp) => SockRef::from(tcp),
+            #[cfg(unix)]
+            Self::Unix(unix) => SockRef::from(unix),
+        };
+        socket.peek(&mut [MaybeUninit::uninit()])
+    }
 }
 
 /// How often arming looks again at a socket on which something keeps arriving.

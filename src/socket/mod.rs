@@ -6,14 +6,22 @@
 mod addresses;
 mod dial;
 mod dns;
+mod guard;
 mod info;
 mod liveness;
+mod name_cache;
+mod names;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
+#[cfg(not(unix))]
+mod no_unix;
 mod route;
 mod tcp;
+mod tcp_options;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(unix)]
+mod unix;
 mod upgraded;
 
 use std::fmt;
@@ -23,15 +31,23 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 use crate::error::BoxFuture;
 
-pub(crate) use dial::{DialError, Dialled, Dialler, Step, Steps};
+pub(crate) use dial::{DialError, DialSettings, Dialled, Dialler, Step, Steps};
+pub use dns::{Resolve, Resolved};
 pub use info::ConnectionInfo;
 pub(crate) use liveness::{Probe, Probed};
+pub(crate) use names::MAX_ADDRESSES;
 #[cfg(not(feature = "tls"))]
 use no_tls as tls;
+#[cfg(not(unix))]
+use no_unix as unix;
 pub use route::Route;
+pub(crate) use route::Way;
+pub use tcp_options::TcpKeepalive;
 #[cfg(feature = "tls")]
 pub use tls::TlsConfigBuilder;
 use tls::TlsStream;
@@ -84,6 +100,8 @@ pub struct Socket {
 enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream>),
+    #[cfg(unix)]
+    Unix(UnixStream),
     Custom(Box<dyn Io>),
 }
 
@@ -119,6 +137,14 @@ impl Socket {
         }
     }
 
+    #[cfg(unix)]
+    fn from_unix(unix: UnixStream) -> Self {
+        Self {
+            stream: Stream::Unix(unix),
+            secured: None,
+        }
+    }
+
     fn from_tls(tls: TlsStream) -> Self {
         Self {
             stream: Stream::Tls(Box::new(tls)),
@@ -132,6 +158,8 @@ impl Socket {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(tls) => tls::below(tls).tcp(),
+            #[cfg(unix)]
+            Stream::Unix(_) => None,
             Stream::Custom(_) => None,
         }
     }
@@ -142,6 +170,8 @@ impl fmt::Debug for Socket {
         let kind = match &self.stream {
             Stream::Tcp(_) => "tcp",
             Stream::Tls(_) => "tls",
+            #[cfg(unix)]
+            Stream::Unix(_) => "unix",
             Stream::Custom(_) => "custom",
         };
         f.debug_struct("Socket")
@@ -159,6 +189,8 @@ impl AsyncRead for Socket {
         match &mut self.stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Stream::Custom(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
@@ -173,6 +205,8 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Stream::Custom(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
@@ -185,6 +219,8 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Stream::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Stream::Custom(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
@@ -193,6 +229,8 @@ impl AsyncWrite for Socket {
         match &self.stream {
             Stream::Tcp(tcp) => tcp.is_write_vectored(),
             Stream::Tls(tls) => tls.is_write_vectored(),
+            #[cfg(unix)]
+            Stream::Unix(unix) => unix.is_write_vectored(),
             Stream::Custom(io) => io.is_write_vectored(),
         }
     }
@@ -201,6 +239,8 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Pin::new(unix).poll_flush(cx),
             Stream::Custom(io) => Pin::new(io).poll_flush(cx),
         }
     }
@@ -209,6 +249,8 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            #[cfg(unix)]
+            Stream::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Stream::Custom(io) => Pin::new(io).poll_shutdown(cx),
         }
     }

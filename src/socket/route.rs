@@ -3,6 +3,9 @@
 //! A plain value. Every setting that changes how a connection comes about must be part of it, or two calls that must not
 //! share a connection would.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::config::HttpVersions;
 use crate::url::{Origin, Target};
 
@@ -16,26 +19,39 @@ pub struct Route {
     tls: u64,
     /// What may be spoken at its end, where that makes a difference.
     versions: HttpVersions,
+    /// The socket of the Unix domain that takes the place of an address.
+    unix: Option<Arc<Path>>,
+}
+
+/// What a call may say of the way to its origin. What two calls must not share differs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Way<'a> {
+    pub(crate) versions: HttpVersions,
+    pub(crate) unix: Option<&'a Arc<Path>>,
 }
 
 impl Route {
-    pub(crate) fn new(origin: Origin, tls: u64, versions: HttpVersions) -> Self {
+    pub(crate) fn new(origin: Origin, tls: u64, way: Way<'_>) -> Self {
+        let Way { versions, unix } = way;
         Self {
             origin,
             tls,
             versions,
+            unix: unix.cloned(),
         }
     }
 
     /// Whether a call to `target` may use connections of this route. Everything else that a route is made of is a setting of
     /// the client; a setting of a call's own must be compared here, and the exhaustive pattern asks for it.
-    pub(crate) fn leads_to(&self, target: &Target, by: HttpVersions) -> bool {
+    pub(crate) fn leads_to(&self, target: &Target, by: Way<'_>) -> bool {
         let Self {
             origin,
             tls: _,
             versions,
+            unix,
         } = self;
-        *versions == by
+        *versions == by.versions
+            && unix.as_ref() == by.unix
             && origin.port() == target.port()
             && origin.is_https() == target.is_https()
             && origin.host() == target.host()
@@ -49,6 +65,11 @@ impl Route {
     /// Which versions of HTTP may be spoken at its end.
     pub fn http_versions(&self) -> HttpVersions {
         self.versions
+    }
+
+    /// The socket of the Unix domain that it begins with.
+    pub(super) fn unix(&self) -> Option<&Path> {
+        self.unix.as_deref()
     }
 }
 
@@ -66,14 +87,25 @@ mod tests {
                 .target
                 .origin()
         };
-        let auto = HttpVersions::Auto;
+        let path = Arc::from(Path::new("/run/a.sock"));
+        let other_path = Arc::from(Path::new("/run/b.sock"));
+        let auto = Way {
+            versions: HttpVersions::Auto,
+            unix: None,
+        };
         let route = Route::new(origin("https://a.test"), 1, auto);
         // Exhaustive on purpose: a new field does not compile until it is compared below.
         let Route {
             origin: _,
             tls: _,
             versions: _,
+            unix: _,
         } = &route;
+        // So is this: whatever a call may say must change the route.
+        let Way {
+            versions: _,
+            unix: _,
+        } = auto;
         assert_eq!(route, Route::new(origin("https://A.test:443"), 1, auto));
         for other in [
             "http://a.test",
@@ -85,7 +117,32 @@ mod tests {
             assert_ne!(route, Route::new(origin(other), 1, auto), "{other}");
         }
         assert_ne!(route, Route::new(origin("https://a.test"), 2, auto));
-        let http1 = HttpVersions::Http1;
-        assert_ne!(route, Route::new(origin("https://a.test"), 1, http1));
+        let ways = [
+            auto,
+            Way {
+                versions: HttpVersions::Http1,
+                ..auto
+            },
+            Way {
+                unix: Some(&path),
+                ..auto
+            },
+            Way {
+                unix: Some(&other_path),
+                ..auto
+            },
+        ];
+        let target = UrlInput::Text("https://a.test/".to_owned().into())
+            .parse(None)
+            .unwrap()
+            .target;
+        for one in ways {
+            for other in ways {
+                let route = Route::new(origin("https://a.test"), 1, one);
+                let same = route == Route::new(origin("https://a.test"), 1, other);
+                assert_eq!(same, one == other, "{one:?} {other:?}");
+                assert_eq!(route.leads_to(&target, other), same);
+            }
+        }
     }
 }

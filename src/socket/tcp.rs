@@ -17,19 +17,18 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::addresses::Penalties;
+use super::tcp_options::TcpOptions;
 
-/// Every attempt of a dial that failed, in the order in which they began.
+/// Every attempt of a dial that failed, in the order in which they began, after the addresses that a setting excludes.
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
 
 /// Connects to the address that is first to accept.
 pub(super) async fn connect(
     addresses: &[SocketAddr],
+    options: &TcpOptions,
     penalties: &Penalties,
 ) -> Result<TcpStream, Failures> {
-    let tcp = race(addresses, penalties, TcpStream::connect::<SocketAddr>).await?;
-    // A request is written whole; waiting to fill a segment would only delay it. A failure here is harmless.
-    let _ = tcp.set_nodelay(true);
-    Ok(tcp)
+    race(addresses, penalties, |address| options.connect(address)).await
 }
 
 /// What `connect` makes of the first address that it succeeds for.
@@ -567,7 +566,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ((refused, _kept), open) = (refusing(), listener.local_addr().unwrap());
         let penalties = Penalties::default();
-        let tcp = connect(&[refused, open], &penalties).await.unwrap();
+        let tcp = connect(&[refused, open], &TcpOptions::default(), &penalties)
+            .await
+            .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
         assert!(tcp.nodelay().unwrap());
         assert!(penalties.holds(refused, Instant::now()));
@@ -579,7 +580,9 @@ mod tests {
         let penalties = Penalties::default();
         let kept = [refusing(), refusing(), refusing()];
         let addresses: Vec<_> = kept.iter().map(|(address, _)| *address).collect();
-        let failures = connect(&addresses, &penalties).await.unwrap_err();
+        let failures = connect(&addresses, &TcpOptions::default(), &penalties)
+            .await
+            .unwrap_err();
         assert!(failures.iter().map(|(address, _)| address).eq(&addresses));
         for (address, error) in &failures {
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
@@ -595,7 +598,9 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let penalties = Penalties::default();
         let begun = Instant::now();
-        let tcp = connect(&[silent, open], &penalties).await.unwrap();
+        let tcp = connect(&[silent, open], &TcpOptions::default(), &penalties)
+            .await
+            .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
         assert!(begun.elapsed() >= HEAD_START);
         assert!(penalties.holds(silent, Instant::now()));
@@ -609,9 +614,12 @@ mod tests {
         let penalties = Penalties::default();
         let limit = Duration::from_millis(20);
         assert!(
-            timeout(limit, connect(&[silent], &penalties))
-                .await
-                .is_err()
+            timeout(
+                limit,
+                connect(&[silent], &TcpOptions::default(), &penalties)
+            )
+            .await
+            .is_err()
         );
         assert!(penalties.holds(silent, Instant::now()));
     }

@@ -15,6 +15,7 @@ mod cookies;
 mod credentials;
 mod cuts;
 mod decoding;
+mod dialling;
 mod differential;
 #[cfg(feature = "sse")]
 mod event_source;
@@ -50,3 +51,5 @@ mod tls;
 #[cfg(feature = "tower")]
 mod tower;
 mod transcripts;
+#[cfg(unix)]
+mod unix_sockets;
