@@ -34,6 +34,8 @@
 //! # Features
 //!
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
+//! `ring`: `https` with ring in place of aws-lc-rs, in a build without `tls`. `platform-verifier`: certificates verified by the
+//! operating system (`TlsConfigBuilder::platform_verifier`).
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
@@ -72,9 +74,9 @@ pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
 pub use response::{Progress, Response};
-#[cfg(feature = "tls")]
-pub use socket::TlsConfigBuilder;
 pub use socket::{Alpn, Connect, ConnectionInfo, Route, Socket, TlsConfig, TlsInfo, Upgraded};
+#[cfg(feature = "rustls")]
+pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 

@@ -8,11 +8,11 @@ mod dial;
 mod dns;
 mod info;
 mod liveness;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 mod no_tls;
 mod route;
 mod tcp;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
 mod upgraded;
 
@@ -29,13 +29,15 @@ use crate::error::BoxFuture;
 pub(crate) use dial::{DialError, Dialled, Dialler, Step, Steps};
 pub use info::ConnectionInfo;
 pub(crate) use liveness::{Probe, Probed};
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 use no_tls as tls;
 pub use route::Route;
-#[cfg(feature = "tls")]
-pub use tls::TlsConfigBuilder;
 use tls::TlsStream;
-pub(crate) use tls::{TLS_BUILT_IN, is_tls};
+#[cfg(feature = "http2")]
+pub(crate) use tls::is_tls;
+#[cfg(feature = "rustls")]
+pub use tls::{ClientIdentity, TlsConfigBuilder, TlsVersion};
+pub(crate) use tls::{TLS_BUILT_IN, tls_failure};
 pub use tls::{TlsConfig, TlsInfo};
 pub use upgraded::Upgraded;
 

@@ -27,15 +27,16 @@ impl Route {
         }
     }
 
-    /// Whether a call to `target` may use connections of this route. Everything else that a route is made of is a setting of
-    /// the client; a setting of a call's own must be compared here, and the exhaustive pattern asks for it.
-    pub(crate) fn leads_to(&self, target: &Target, by: HttpVersions) -> bool {
+    /// Whether a call to `target` may use connections of this route, with the TLS settings `tls`: their identity changes with
+    /// the client's own certificate. What else a call may set must be compared here, and the exhaustive pattern asks for it.
+    pub(crate) fn leads_to(&self, target: &Target, by: HttpVersions, tls: u64) -> bool {
         let Self {
             origin,
-            tls: _,
+            tls: own,
             versions,
         } = self;
         *versions == by
+            && *own == tls
             && origin.port() == target.port()
             && origin.is_https() == target.is_https()
             && origin.host() == target.host()
@@ -56,6 +57,17 @@ impl Route {
 mod tests {
     use super::*;
     use crate::url::UrlInput;
+
+    #[test]
+    fn a_call_with_other_settings_is_led_elsewhere() {
+        let input = UrlInput::Text("https://a.test".to_owned().into());
+        let target = input.parse(None).unwrap().target;
+        let auto = HttpVersions::Auto;
+        let route = Route::new(target.origin(), 1, auto);
+        assert!(route.leads_to(&target, auto, 1));
+        assert!(!route.leads_to(&target, auto, 2));
+        assert!(!route.leads_to(&target, HttpVersions::Http1, 1));
+    }
 
     #[test]
     fn every_field_tells_two_routes_apart() {

@@ -309,7 +309,7 @@ impl Request {
 
 impl PeerConnection {
     /// Shakes hands as the server of a TLS connection; `None` if the client does not.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) async fn secure(
         self,
         config: Arc<tokio_rustls::rustls::ServerConfig>,
