@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod bodies;
+#[cfg(feature = "rustls")]
+mod certificates;
 mod compressing;
 mod conformance;
 mod cuts;
@@ -21,8 +23,10 @@ mod forms;
 #[cfg(feature = "http2")]
 mod http2;
 mod interop;
-#[cfg(all(feature = "http2", feature = "tls"))]
+#[cfg(all(feature = "http2", feature = "rustls"))]
 mod interop_http2;
+#[cfg(feature = "rustls")]
+mod interop_openssl;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
@@ -36,6 +40,8 @@ mod status;
 mod support;
 mod switching;
 mod timeouts;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
+#[cfg(feature = "rustls")]
+mod tls_settings;
 mod transcripts;
