@@ -37,6 +37,8 @@
 //! # Features
 //!
 //! `http2` (default): HTTP/2, see [`HttpVersions`]. `tls` (default): `https` by rustls with aws-lc-rs and the webpki roots.
+//! `ring`: `https` with ring in place of aws-lc-rs, in a build without `tls`. `platform-verifier`: certificates verified by the
+//! operating system (`TlsConfigBuilder::platform_verifier`).
 //! `json` (default): JSON bodies, and [`Stats`] that can be serialised. `form` (default): queries and form bodies. `multipart`:
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
@@ -80,12 +82,12 @@ pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, Stat
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
 pub use policy::{AuthScheme, Challenge, Redirects};
 pub use response::{Progress, Redirect, Response};
-#[cfg(feature = "tls")]
-pub use socket::TlsConfigBuilder;
 pub use socket::{
     Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,
     TlsInfo, Upgraded,
 };
+#[cfg(feature = "rustls")]
+pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
 pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 

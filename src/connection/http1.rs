@@ -33,7 +33,7 @@ use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{Asks, DefaultFields, RequestHead};
-use crate::socket::{ConnectionInfo, Probe, Probed, Socket, Upgraded, is_tls};
+use crate::socket::{ConnectionInfo, Probe, Probed, Socket, Upgraded, tls_failure};
 use crate::stats::CloseCause;
 
 /// An open connection and the exchange on it.
@@ -517,6 +517,12 @@ impl Http1 {
 
     /// The error for a connection that ended before the final head.
     fn ended_in_head(&mut self, error: Option<io::Error>) -> Error {
+        // An alert of TLS tells why the peer stopped listening; that a write failed then does not.
+        let error = match error.map(tls_failure) {
+            Some(Ok(failure)) => return self.tls_error(failure, Phase::Head),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
         if let Some(error) = self.write_error.take() {
             return self.io_error(error, Phase::Write);
         }
@@ -757,12 +763,20 @@ impl Http1 {
     }
 
     fn io_error(&self, error: io::Error, phase: Phase) -> Error {
-        let kind = if is_tls(&error) {
-            ErrorKind::Tls
-        } else {
-            ErrorKind::Io
-        };
-        Error::new(kind, Some(phase), self.sent()).because(error)
+        match tls_failure(error) {
+            Ok(failure) => self.tls_error(failure, phase),
+            Err(error) => Error::new(ErrorKind::Io, Some(phase), self.sent()).because(error),
+        }
+    }
+
+    fn tls_error(
+        &self,
+        failure: impl std::error::Error + Send + Sync + 'static,
+        phase: Phase,
+    ) -> Error {
+        Error::new(ErrorKind::Tls, Some(phase), self.sent())
+            .because(failure)
+            .with_io_kind(Some(io::ErrorKind::InvalidData))
     }
 }
 

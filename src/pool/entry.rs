@@ -101,7 +101,8 @@ impl Host {
 
     /// Whether this is the host that a call asks for.
     pub(super) fn is_of(&self, key: &Key<'_>) -> bool {
-        self.route.leads_to(key.target, key.way) && self.runtime.id() == key.runtime
+        let tls = self.shared.dialler.tls.id();
+        self.route.leads_to(key.target, key.way, tls) && self.runtime.id() == key.runtime
     }
 
     pub(super) fn runtime(&self) -> &Handle {

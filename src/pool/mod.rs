@@ -35,7 +35,7 @@ mod waiters;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ use wait::{Claim, Wait};
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
+    /// Held for as long as changes of the client identity concern this pool.
+    _reloads: Arc<dyn Fn() + Send + Sync>,
     hosts: Mutex<Hosts>,
     reapers: Reapers,
     registry: Registry,
@@ -98,7 +100,16 @@ struct Shared {
 impl Pool {
     pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
         let grows_ahead = limits.http2.spread.is_some() || limits.max_lifetime.is_some();
-        Self(Arc::new(Inner {
+        Self(Arc::new_cyclic(|this: &Weak<Inner>| Inner {
+            // Connections of another client identity are never used again (ruling 22).
+            _reloads: dialler.tls.on_reload({
+                let this = Weak::clone(this);
+                move || {
+                    if let Some(pool) = this.upgrade() {
+                        pool.mark_stale();
+                    }
+                }
+            }),
             hosts: Mutex::default(),
             reapers: Reapers::default(),
             registry: Registry::new(),

@@ -11,14 +11,14 @@ mod info;
 mod liveness;
 mod name_cache;
 mod names;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 mod no_tls;
 #[cfg(not(unix))]
 mod no_unix;
 mod route;
 mod tcp;
 mod tcp_options;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
 #[cfg(unix)]
 mod unix;
@@ -41,17 +41,19 @@ pub use dns::{Resolve, Resolved};
 pub use info::ConnectionInfo;
 pub(crate) use liveness::{Probe, Probed};
 pub(crate) use names::MAX_ADDRESSES;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 use no_tls as tls;
 #[cfg(not(unix))]
 use no_unix as unix;
 pub use route::Route;
 pub(crate) use route::Way;
 pub use tcp_options::TcpKeepalive;
-#[cfg(feature = "tls")]
-pub use tls::TlsConfigBuilder;
 use tls::TlsStream;
-pub(crate) use tls::{TLS_BUILT_IN, is_tls};
+#[cfg(feature = "http2")]
+pub(crate) use tls::is_tls;
+#[cfg(feature = "rustls")]
+pub use tls::{ClientIdentity, TlsConfigBuilder, TlsVersion};
+pub(crate) use tls::{TLS_BUILT_IN, tls_failure};
 pub use tls::{TlsConfig, TlsInfo};
 pub use upgraded::Upgraded;
 

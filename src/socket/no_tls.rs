@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -35,6 +36,14 @@ impl TlsConfig {
         let Self(()) = self;
         0
     }
+
+    /// Nothing of these settings changes.
+    pub(crate) fn on_reload(
+        &self,
+        listener: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<dyn Fn() + Send + Sync> {
+        Arc::new(listener)
+    }
 }
 
 impl TlsInfo {
@@ -49,6 +58,8 @@ impl TlsFailure {
         match *self {}
     }
 }
+
+impl std::error::Error for TlsFailure {}
 
 impl fmt::Display for TlsFailure {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,8 +93,16 @@ pub(super) fn holds_nothing(stream: &mut TlsStream) -> bool {
     match stream.0 {}
 }
 
+#[cfg_attr(
+    not(feature = "http2"),
+    expect(dead_code, reason = "only HTTP/2 lends its errors")
+)]
 pub(crate) fn is_tls(_: &io::Error) -> bool {
     false
+}
+
+pub(crate) fn tls_failure(error: io::Error) -> Result<TlsFailure, io::Error> {
+    Err(error)
 }
 
 impl AsyncRead for TlsStream {

@@ -41,17 +41,18 @@ impl Route {
         }
     }
 
-    /// Whether a call to `target` may use connections of this route. Everything else that a route is made of is a setting of
-    /// the client; a setting of a call's own must be compared here, and the exhaustive pattern asks for it.
-    pub(crate) fn leads_to(&self, target: &Target, by: Way<'_>) -> bool {
+    /// Whether a call to `target` may use connections of this route, with the TLS settings `tls`: their identity changes with
+    /// the client's own certificate. What else a call may set must be compared here, and the exhaustive pattern asks for it.
+    pub(crate) fn leads_to(&self, target: &Target, by: Way<'_>, tls: u64) -> bool {
         let Self {
             origin,
-            tls: _,
+            tls: own,
             versions,
             unix,
         } = self;
         *versions == by.versions
             && unix.as_ref() == by.unix
+            && *own == tls
             && origin.port() == target.port()
             && origin.is_https() == target.is_https()
             && origin.host() == target.host()
@@ -141,7 +142,8 @@ mod tests {
                 let route = Route::new(origin("https://a.test"), 1, one);
                 let same = route == Route::new(origin("https://a.test"), 1, other);
                 assert_eq!(same, one == other, "{one:?} {other:?}");
-                assert_eq!(route.leads_to(&target, other), same);
+                assert_eq!(route.leads_to(&target, other, 1), same);
+                assert!(!route.leads_to(&target, other, 2));
             }
         }
     }

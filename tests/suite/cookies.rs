@@ -117,7 +117,7 @@ async fn a_cookie_field_of_the_request_stands_alone() {
 }
 
 /// The URL counts, and no field that says otherwise.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 #[tokio::test(start_paused = true)]
 async fn the_jar_goes_by_the_url() {
     use sockeye::{Alpn, Redirects};

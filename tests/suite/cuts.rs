@@ -140,12 +140,12 @@ impl Whole {
 /// Plain connections in memory, or TLS in memory.
 #[derive(Clone, Default)]
 struct Stage {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     tls: Option<(sockeye::TlsConfig, Arc<tokio_rustls::rustls::ServerConfig>)>,
 }
 
 impl Stage {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     fn secure(versions: &[&'static tokio_rustls::rustls::SupportedProtocolVersion]) -> Self {
         let authority = crate::support::server::Authority::new();
         let server = authority.issue(&["peer.test"], 4000).server(versions);
@@ -158,12 +158,12 @@ impl Stage {
         }
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     fn is_secure(&self) -> bool {
         self.tls.is_some()
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "rustls"))]
     fn is_secure(&self) -> bool {
         false
     }
@@ -174,14 +174,14 @@ impl Stage {
     }
 
     fn client(&self, world: &World) -> Client {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if let Some((tls, _)) = &self.tls {
             return world.builder().tls(tls.clone()).build().unwrap();
         }
         world.client()
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     async fn accept(&self, world: &World) -> PeerConnection {
         let connection = world.accept().await;
         match &self.tls {
@@ -190,7 +190,7 @@ impl Stage {
         }
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "rustls"))]
     async fn accept(&self, world: &World) -> PeerConnection {
         world.accept().await
     }
@@ -607,7 +607,7 @@ async fn an_error_in_a_body_says_what_was_tried() {
 }
 
 /// The same inside TLS, where only close_notify makes the end orderly.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod secure {
     use super::*;
     use crate::support::server::{TLS12, TLS13};

@@ -23,7 +23,7 @@ struct Nginx {
     plain: u16,
     secure: u16,
     child: Child,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     authority: crate::support::server::Authority,
 }
 
@@ -38,9 +38,9 @@ impl Nginx {
         fs::write(directory.join("root/hello.txt"), HELLO).unwrap();
         fs::write(directory.join("root/large.bin"), large_file()).unwrap();
         fs::write(directory.join("root/missing.html"), MISSING).unwrap();
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let authority = crate::support::server::Authority::new();
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         {
             let identity = authority.local();
             fs::write(directory.join("cert.pem"), identity.certificate_pem()).unwrap();
@@ -56,7 +56,7 @@ impl Nginx {
             plain,
             secure,
             child,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             authority,
         };
         nginx.wait_until_it_listens();
@@ -67,7 +67,7 @@ impl Nginx {
         format!("http://127.0.0.1:{}{path}", self.plain)
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     fn secure_url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.secure)
     }
@@ -157,7 +157,7 @@ fn free_port() -> u16 {
 }
 
 fn write_configuration(directory: &Path, plain: u16, secure: u16, generation: u32) {
-    let tls = if cfg!(feature = "tls") {
+    let tls = if cfg!(feature = "rustls") {
         format!(
             "listen 127.0.0.1:{secure} ssl;
              ssl_certificate cert.pem;
@@ -474,7 +474,7 @@ async fn interop_nginx_reload_and_restart() {
 }
 
 /// The same over TLS.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod secure {
     use super::*;
     use sockeye::TlsConfig;

@@ -425,7 +425,7 @@ async fn t24_waker_evicted_plain() {
     wakers_are_let_go(&client_with(Liveness::Auto), &server.url("/")).await;
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 #[tokio::test]
 async fn t24_waker_evicted_tls() {
     use crate::support::server::{Authority, TLS12, TLS13};

@@ -8,6 +8,8 @@
 mod adapters;
 mod bodies;
 mod bombs;
+#[cfg(feature = "rustls")]
+mod certificates;
 mod compressing;
 mod conformance;
 #[cfg(feature = "cookies")]
@@ -28,8 +30,10 @@ mod forms;
 mod http2;
 mod interceptors;
 mod interop;
-#[cfg(all(feature = "http2", feature = "tls"))]
+#[cfg(all(feature = "http2", feature = "rustls"))]
 mod interop_http2;
+#[cfg(feature = "rustls")]
+mod interop_openssl;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
@@ -39,15 +43,17 @@ mod pool;
 mod reading;
 mod redirects;
 mod runtimes;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod secrets;
 mod seeds;
 mod status;
 mod support;
 mod switching;
 mod timeouts;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
+#[cfg(feature = "rustls")]
+mod tls_settings;
 #[cfg(feature = "tower")]
 mod tower;
 mod transcripts;

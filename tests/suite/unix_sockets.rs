@@ -160,7 +160,7 @@ async fn an_idle_connection_that_has_ended_is_replaced() {
     .await;
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 #[tokio::test]
 async fn tls_is_spoken_over_it() {
     use crate::support::server::{Authority, TLS13};

@@ -66,7 +66,7 @@ fn stream_it(client: &Client, url: &str) -> RequestBuilder {
 struct Stage {
     scheme: &'static str,
     client: fn(&World) -> ClientBuilder,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     tls: Option<(sockeye::TlsConfig, Arc<tokio_rustls::rustls::ServerConfig>)>,
 }
 
@@ -75,12 +75,12 @@ impl Stage {
         Self {
             scheme: "http",
             client: World::builder,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             tls: None,
         }
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     fn secure() -> Self {
         let authority = crate::support::server::Authority::new();
         let server = authority
@@ -103,14 +103,14 @@ impl Stage {
 
     fn client(&self, world: &World) -> Client {
         let builder = (self.client)(world).limits(at_most(1));
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if let Some((tls, _)) = &self.tls {
             return builder.tls(tls.clone()).build().unwrap();
         }
         builder.build().unwrap()
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     async fn accept(&self, connection: PeerConnection) -> Option<PeerConnection> {
         match &self.tls {
             Some((_, server)) => connection.secure(Arc::clone(server)).await,
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "rustls"))]
     async fn accept(&self, connection: PeerConnection) -> Option<PeerConnection> {
         Some(connection)
     }
@@ -338,7 +338,7 @@ async fn t28_dirty_by_default_reading() {
 }
 
 /// 28 over TLS, whose records end elsewhere than the messages.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 #[tokio::test(start_paused = true)]
 async fn t28_dirty_by_default_secure() {
     let stage = Stage::secure();

@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Later connections count as secured and speak this.
-    #[cfg(any(feature = "http2", feature = "tls"))]
+    #[cfg(any(feature = "http2", feature = "rustls"))]
     pub(crate) fn negotiates(&self, alpn: Alpn) {
         self.state().negotiates = Some(alpn);
     }
@@ -309,7 +309,7 @@ impl Request {
 
 impl PeerConnection {
     /// Shakes hands as the server of a TLS connection; `None` if the client does not.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) async fn secure(
         self,
         config: Arc<tokio_rustls::rustls::ServerConfig>,

@@ -17,9 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(crate) use secure::{Authority, TLS12, TLS13};
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// A server that runs until it is dropped.
@@ -37,7 +37,7 @@ struct Shared {
     accepted: AtomicUsize,
     open: AtomicUsize,
     requests: Mutex<Vec<String>>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     handshakes: Mutex<Vec<Result<(), String>>>,
     orders: Mutex<Vec<mpsc::UnboundedSender<Order>>>,
 }
@@ -48,7 +48,7 @@ pub(crate) enum Action {
     /// Close as the protocol wants it: TLS says so before the TCP connection ends.
     Close,
     /// End the TCP connection without a word of TLS.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     Cut,
     /// Send these bytes, which nobody asked for.
     Send(&'static [u8]),
@@ -60,9 +60,9 @@ struct Order {
 }
 
 /// What TLS a server speaks; `None` for none.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 type Security = Option<Arc<ServerConfig>>;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 type Security = Option<std::convert::Infallible>;
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Speaks TLS: `script` runs once for each connection that shook hands.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn tls<F>(
         config: Arc<ServerConfig>,
         script: impl Fn(Peer) -> F + Send + 'static,
@@ -152,7 +152,7 @@ impl Server {
     }
 
     /// How the TLS handshakes ended.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn handshakes(&self) -> Vec<Result<(), String>> {
         lock(&self.shared.handshakes).clone()
     }
@@ -194,7 +194,7 @@ impl Server {
     }
 
     /// Blocks until a TLS handshake is done for the server, too, which has then sent its session tickets.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn shook_hands(&self) {
         let begun = Instant::now();
         while self.handshakes().is_empty() {
@@ -257,7 +257,7 @@ async fn accept<F>(
             None => {
                 tokio::spawn(script(peer(Stream::Plain(tcp))));
             }
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             Some(config) => {
                 // Handshakes run one after the other: the scripts are what is of interest.
                 let accepted = TlsAcceptor::from(Arc::clone(config)).accept(tcp).await;
@@ -270,7 +270,7 @@ async fn accept<F>(
                     Err(_) => drop(Open(Arc::clone(shared))),
                 }
             }
-            #[cfg(not(feature = "tls"))]
+            #[cfg(not(feature = "rustls"))]
             Some(never) => match *never {},
         }
     }
@@ -289,7 +289,7 @@ pub(crate) struct Peer {
 
 enum Stream {
     Plain(TcpStream),
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
@@ -447,7 +447,7 @@ impl Peer {
     pub(crate) fn reset(self) {
         let tcp = match &self.stream {
             Stream::Plain(tcp) => tcp,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             Stream::Tls(tls) => tls.get_ref().0,
         };
         socket2::SockRef::from(tcp)
@@ -456,7 +456,7 @@ impl Peer {
     }
 
     /// Sends bytes and the close_notify of TLS in one piece, and leaves the TCP connection open.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) async fn send_with_close_notify(&mut self, bytes: impl AsRef<[u8]>) {
         use std::io::Write;
 
@@ -473,7 +473,7 @@ impl Peer {
     }
 
     /// The protocol that ALPN settled on, and the name that the client asked for.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn agreed(&self) -> (Option<String>, Option<String>) {
         let Stream::Tls(tls) = &self.stream else {
             return (None, None);
@@ -490,7 +490,7 @@ impl Stream {
     async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.read_buf(buffer).await,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             Self::Tls(tls) => tls.read_buf(buffer).await,
         }
     }
@@ -498,7 +498,7 @@ impl Stream {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.write_all(bytes).await,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             Self::Tls(tls) => {
                 tls.write_all(bytes).await?;
                 tls.flush().await
@@ -515,12 +515,12 @@ async fn obey(stream: &mut Stream, action: &Action) -> bool {
             let _ = tcp.shutdown().await;
             false
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         (Action::Close, Stream::Tls(tls)) => {
             let _ = tls.shutdown().await;
             false
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         (Action::Cut, stream) => {
             let tcp = match stream {
                 Stream::Plain(tcp) => tcp,
@@ -624,7 +624,7 @@ const CLOSE_WAIT: u8 = 8;
 const OPEN: [u8; 2] = [1, CLOSE_WAIT];
 
 /// Certificates made on the spot.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod secure {
     use std::sync::Arc;
 
