@@ -49,6 +49,7 @@ mod connection;
 mod deadline;
 mod error;
 mod head;
+mod policy;
 mod pool;
 mod response;
 mod socket;
@@ -66,11 +67,15 @@ pub use body::{Event, Events};
 pub use body::{Multipart, Part};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
-pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
-pub use config::{Http2Config, HttpVersions, Limits, Liveness};
+pub use client::{Circuit, Client, ClientBuilder, Closed, RequestBuilder};
+pub use config::{CircuitState, Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
+pub use policy::{
+    Attempt, CircuitBreaker, Classify, RateLimit, Resilience, Retry, RetryBudget, RetryKind,
+    Verdict,
+};
 pub use response::{Progress, Response};
 #[cfg(feature = "tls")]
 pub use socket::TlsConfigBuilder;

@@ -18,6 +18,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
+use crate::error::Error;
+
 /// Scheme, host and port: who answers a URL. URLs of one origin may share connections and credentials.
 ///
 /// A trailing dot of the host is part of the origin. The text form leaves the scheme's default port
@@ -48,6 +50,15 @@ impl Origin {
     /// The port, the scheme's default (80, 443) included.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The origin of a URL in a setting, which the error names.
+    pub(crate) fn of_setting(url: impl IntoUrl, setting: &'static str) -> Result<Self, Error> {
+        let parsed = url.into_url_input().parse(None);
+        let parsed = parsed.map_err(|error| {
+            Error::invalid_request(error).saying(format!("{setting}: the URL is not valid"))
+        })?;
+        Ok(parsed.target.origin())
     }
 }
 

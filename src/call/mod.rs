@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  run       one call: counts it, and puts its name on whatever fails
-//!   └ attempts  one URL: tries again what may be sent again
-//!      └ exchange  one try: a connection of the pool, the request out, the response in
+//!   └ attempts  one URL: asks the policies before each attempt and after it (trying.rs)
+//!      └ replays   one attempt: sends again at once what provably may be sent again
+//!         └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
-//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`); what it does is done by
-//! the pool. With nothing configured a call allocates nothing here.
+//! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
+//! does is done by the pool. With nothing configured a call allocates nothing here.
 
+mod lots;
 mod replay;
+mod trying;
 mod versions;
 
 use std::io;
@@ -23,11 +26,14 @@ use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
+use crate::policy::{Policies, Retry};
 use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
 
+pub(crate) use lots::Lots;
 use replay::Replay;
+use trying::{Next, Trying};
 pub(crate) use versions::of_target as versions_for;
 
 /// What all calls of a client share.
@@ -36,6 +42,8 @@ pub(crate) struct Engine {
     pub(crate) defaults: DefaultFields,
     pub(crate) timeouts: Timeouts,
     pub(crate) versions: HttpVersions,
+    pub(crate) policies: Policies,
+    pub(crate) lots: Lots,
 }
 
 /// One call, as the user asked for it.
@@ -46,6 +54,8 @@ pub(crate) struct Call {
     pub(crate) timeouts: Option<Box<Timeouts>>,
     /// In place of the client's.
     pub(crate) versions: Option<HttpVersions>,
+    /// In place of the client's.
+    pub(crate) retry: Option<Arc<Retry>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -64,6 +74,29 @@ struct Hop<'a> {
     deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
+    course: Course,
+}
+
+/// How far the attempt at hand has come.
+struct Course {
+    begun: Instant,
+    /// When the request was given to a connection. From then on a body that can be sent once is that connection's.
+    given: Option<Instant>,
+    /// Such a body, if the server answered that it wants the request another time before it took any of it.
+    unpolled: Option<Body>,
+    /// Whether anybody would send it another time.
+    keeps_unpolled: bool,
+}
+
+impl Course {
+    fn begin(now: Instant) -> Self {
+        Self {
+            begun: now,
+            given: None,
+            unpolled: None,
+            keeps_unpolled: false,
+        }
+    }
 }
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
@@ -93,6 +126,7 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
         deadline: Deadline::new(timeouts, started),
         started,
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
+        course: Course::begin(started),
         call,
     };
     let mut outcome = attempts(&mut hop).await;
@@ -114,8 +148,28 @@ pub(crate) async fn run(engine: &Engine, call: &mut Call) -> Result<Response> {
     })
 }
 
-/// Tries until there is a response, or a failure that another try could not be trusted to mend.
+/// Makes attempts until the policies want no more. Without any there is one.
 async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
+    let mut trying = Trying::of(hop);
+    loop {
+        if let Some(trying) = &mut trying {
+            if let Some(end) = trying.enter(hop).await {
+                return end;
+            }
+        }
+        let outcome = replays(hop).await;
+        let Some(trying) = &mut trying else {
+            return outcome.map_err(|failed| failed.error);
+        };
+        match trying.settle(hop, outcome) {
+            Next::End(end) => return end,
+            Next::Wait(wait) => wait.await,
+        }
+    }
+}
+
+/// Tries until there is a response, or a failure that another try at once could not be trusted to mend.
+async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
     let mut before = None;
     loop {
         hop.replay.begin();
@@ -124,30 +178,40 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
             Err(failed) => failed,
         };
         let Some(cause) = hop.replay.decide(&failed) else {
-            return Err(failed.error);
+            return Err(failed);
         };
         hop.host.counters().retried(cause);
         if cause == RetryCause::Http1Required {
             hop.host.note_http1_required();
             hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
         }
-        // One that can be sent again was lent or made anew; the call has it still.
-        if let Some(body) = failed.unpolled.take() {
-            if !hop.replay.is_replayable() {
-                hop.call.body = body;
-            }
-        }
+        hop.take_back(failed.unpolled.take());
         before = Some(failed);
+    }
+}
+
+impl Hop<'_> {
+    /// The body of a try that failed, for the next. One that can be sent again was lent or made anew; the call has it still.
+    fn take_back(&mut self, unpolled: Option<Body>) {
+        if let Some(body) = unpolled {
+            if !self.replay.is_replayable() {
+                self.call.body = body;
+            }
+            self.course.given = None;
+        }
     }
 }
 
 /// One try: checkout, send, answer. After one that failed `before`, it is made on a new connection.
 async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response, Failed> {
     let begun = match before {
-        None => hop.started,
+        None => hop.course.begun,
         Some(_) => Instant::now(),
     };
     hop.deadline.begin_attempt(begun);
+    if hop.replay.is_replayable() {
+        hop.course.given = None;
+    }
     let pool = &hop.engine.pool;
     let host = hop.http1.as_ref().unwrap_or(hop.host);
     let lent = match before {
@@ -168,6 +232,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         made = Some(making.await.map_err(Failed::before_exchange)?);
         sending = Instant::now();
     }
+    hop.course.given = Some(sending);
     let answer = lease
         .exchange(
             &call.head,
@@ -183,6 +248,9 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         if is_whole && call.head.stop_expecting() {
             return Err(lease.expectation_refused(unpolled));
         }
+    }
+    if hop.course.keeps_unpolled && trying::asks_to_wait(answer.head.status) {
+        hop.course.unpolled = lease.take_unpolled_body();
     }
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 use super::{Asking, Base, Client, Codings, Inner, mark_sensitive};
 use crate::body::Accepted;
-use crate::call::Engine;
+use crate::call::{Engine, Lots};
 use crate::config::{HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
 use crate::head::DefaultFields;
+use crate::policy::{Policies, Resilience};
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
 use crate::url::Target;
@@ -45,6 +47,7 @@ pub struct ClientBuilder {
     http2: Http2Config,
     tls: Option<TlsConfig>,
     connector: Option<Arc<dyn Connect>>,
+    pub(super) resilience: Resilience,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -65,6 +68,7 @@ impl ClientBuilder {
             http2: Http2Config::default(),
             tls: None,
             connector: None,
+            resilience: Resilience::none(),
             mistake: None,
         }
     }
@@ -231,6 +235,7 @@ impl ClientBuilder {
         }
         check_limits(&self.limits)?;
         check_http2(&self.http2)?;
+        self.resilience.check()?;
         self.limits.heads = self.heads;
         self.limits.http2 = self.http2;
         let base = match &self.base_url {
@@ -262,6 +267,8 @@ impl ClientBuilder {
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
+                policies: Policies::new(self.resilience, Instant::now()),
+                lots: Lots::default(),
             },
             base,
             error_for_status: self.error_for_status,

