@@ -33,7 +33,8 @@ use crate::stats::{Counters, RetryCause};
 
 pub(crate) use lots::Lots;
 use replay::Replay;
-use trying::{Next, Trying};
+use trying::Next;
+pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
 
 /// What all calls of a client share.

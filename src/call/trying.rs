@@ -8,13 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode, Uri};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Hop;
 use crate::error::{Error, ErrorKind, Result, Sent};
+use crate::head::ResponseHead;
 use crate::policy::{
-    Attempt, Came, Case, Columns, Decision, Hints, Limiter, Moment, OriginPolicy, Pass, Policies,
+    Attempt, Breaker, Came, Case, Columns, Decision, Hints, Limiter, OriginPolicy, Pass, Policies,
     Refused, Retry, Seen, Slot, Stop, Why, jitter_of_wait, used_up,
 };
 use crate::pool::Failed;
@@ -22,7 +23,7 @@ use crate::response::{Content, Response};
 use crate::stats::RetryCause;
 
 /// The policies of one URL of a call.
-pub(super) struct Trying<'a> {
+pub(crate) struct Trying<'a> {
     policies: &'a Policies,
     origin: &'a OriginPolicy,
     /// The call's own, in place of the client's.
@@ -53,9 +54,12 @@ pub(super) enum Next {
 }
 
 /// What the policies say before an attempt.
-enum Leave<'a> {
-    Go(Option<Pass<'a>>),
-    Wait(Duration),
+enum Leave {
+    Go,
+    /// The server wants nobody to come for so long.
+    Gate(Duration),
+    /// The call's token is due then.
+    Pace(Duration),
     Never(Error),
 }
 
@@ -77,9 +81,13 @@ impl<'a> Trying<'a> {
         }
         let (host, started) = (hop.host, hop.started);
         let origin = host.keep(|| policies.of(host.origin(), started))?;
-        hop.course.keeps_unpolled =
-            !hop.replay.is_replayable() && own.as_deref().or(origin.retry.as_ref()).is_some();
-        Some(Self {
+        let trying = Self::new(policies, origin, own);
+        hop.course.keeps_unpolled = trying.retry().is_some() && !hop.replay.is_replayable();
+        Some(trying)
+    }
+
+    fn new(policies: &'a Policies, origin: &'a OriginPolicy, own: Option<Arc<Retry>>) -> Self {
+        Self {
             policies,
             origin,
             own,
@@ -87,7 +95,7 @@ impl<'a> Trying<'a> {
             tried: 0,
             had_request_timeout: false,
             last: None,
-        })
+        }
     }
 
     /// Waits for leave to make an attempt. `Some` is the end of the call. Dropping the future gives back what it has taken.
@@ -98,24 +106,19 @@ impl<'a> Trying<'a> {
         };
         hop.course.begun = now;
         let mut token = None;
-        let left = hop.deadline.left(now);
-        match self.ask(self.policies.moment(now), &mut token, left) {
-            Leave::Go(pass) => {
-                self.pass = pass;
-                if let Some(token) = token {
-                    token.used();
-                }
-            }
-            Leave::Never(error) => return Some(self.refused(error)),
+        let end = match self.ask(now, &mut token, hop.deadline.left(now)) {
+            Leave::Go => None,
+            Leave::Never(error) => Some(error),
             // Rare and large: boxed, it does not weigh on the future of every call.
-            Leave::Wait(wait) => {
-                if let Err(error) = Box::pin(self.wait(hop, token, wait)).await {
-                    return Some(self.refused(error));
-                }
+            wait => Box::pin(self.wait(hop, token.take(), wait)).await.err(),
+        };
+        match end {
+            None => {
+                self.tried += 1;
+                None
             }
+            Some(error) => Some(self.refused(error)),
         }
-        self.tried += 1;
-        None
     }
 
     /// Waits until there is leave, or until it is clear that there will be none in time.
@@ -123,73 +126,68 @@ impl<'a> Trying<'a> {
         &mut self,
         hop: &mut Hop<'_>,
         mut token: Option<Slot<'a>>,
-        mut wait: Duration,
+        mut leave: Leave,
     ) -> Result<()> {
         let mut waited = Duration::ZERO;
         loop {
             let now = Instant::now();
-            let limiter = self.origin.limiter.as_ref();
-            let most = limiter.map_or(Duration::ZERO, Limiter::max_wait);
             let left = hop.deadline.left(now);
+            let most = self.origin.limiter.as_ref().map(Limiter::max_wait);
+            let most = most.unwrap_or_default();
+            let (wait, jitter) = match leave {
+                Leave::Go => return Ok(()),
+                Leave::Never(error) => return Err(error),
+                Leave::Gate(wait) => (wait, jitter_of_wait(wait, hop.engine.lots.draw())),
+                Leave::Pace(wait) => (wait, Duration::ZERO),
+            };
             if waited.saturating_add(wait) > most || left.is_some_and(|left| wait >= left) {
                 return Err(too_long(wait, waited, most, left));
             }
-            let jitter = jitter_of_wait(wait, hop.engine.lots.draw());
-            let jittered = wait.saturating_add(jitter);
-            let fits = left.is_none_or(|left| jittered < left);
-            sleep(if fits { jittered } else { wait }).await;
+            let longer = wait.saturating_add(jitter);
+            let fits = left.is_none_or(|left| longer < left);
+            sleep(if fits { longer } else { wait }).await;
             let after = Instant::now();
             waited += after.saturating_duration_since(now);
             hop.course.begun = after;
-            let left = hop.deadline.left(after);
-            match self.ask(self.policies.moment(after), &mut token, left) {
-                Leave::Go(pass) => {
-                    self.pass = pass;
-                    if let Some(token) = token {
-                        token.used();
-                    }
-                    return Ok(());
-                }
-                Leave::Never(error) => return Err(error),
-                Leave::Wait(longer) => wait = longer,
-            }
+            leave = self.ask(after, &mut token, hop.deadline.left(after));
         }
     }
 
-    /// Asks the breaker, the gate and the pace, which gives a call one token however often it is asked.
-    fn ask(&self, now: Moment, token: &mut Option<Slot<'a>>, left: Option<Duration>) -> Leave<'a> {
-        let pass = match self
-            .origin
-            .breaker
-            .as_ref()
-            .map(|breaker| breaker.enter(now))
-        {
+    /// Asks the breaker, the gate and the pace, which gives a call one token however often it is asked. With leave the token is
+    /// used, and the pass kept.
+    fn ask(&mut self, now: Instant, token: &mut Option<Slot<'a>>, left: Option<Duration>) -> Leave {
+        let now = self.policies.moment(now);
+        let pass = match &self.origin.breaker {
             None => None,
-            Some(Ok(pass)) => Some(pass),
-            Some(Err(refused)) => return Leave::Never(circuit_open(refused)),
+            Some(breaker) => match breaker.enter(now) {
+                Ok(pass) => Some(pass),
+                Err(refused) => return Leave::Never(circuit_open(refused)),
+            },
         };
-        let Some(limiter) = &self.origin.limiter else {
-            return Leave::Go(pass);
-        };
-        if let Some(wait) = limiter.closed_for(now) {
-            // Its moment may be over when the gate opens: then another one is due.
-            *token = None;
-            return Leave::Wait(wait);
-        }
-        if token.is_some() {
-            return Leave::Go(pass);
-        }
-        let most = left.map_or(limiter.max_wait(), |left| left.min(limiter.max_wait()));
-        match limiter.take(now, most) {
-            Ok((taken, wait)) => {
-                *token = Some(taken);
-                match wait.is_zero() {
-                    true => Leave::Go(pass),
-                    false => Leave::Wait(wait),
+        if let Some(limiter) = &self.origin.limiter {
+            if let Some(wait) = limiter.closed_for(now) {
+                // Its moment may be over when the gate opens: then another one is due.
+                *token = None;
+                return Leave::Gate(wait);
+            }
+            if token.is_none() {
+                let most = limiter.max_wait();
+                let longest = left.map_or(most, |left| left.min(most));
+                match limiter.take(now, longest) {
+                    Ok((taken, Duration::ZERO)) => *token = Some(taken),
+                    Ok((taken, wait)) => {
+                        *token = Some(taken);
+                        return Leave::Pace(wait);
+                    }
+                    Err(wait) => return Leave::Never(too_long(wait, Duration::ZERO, most, left)),
                 }
             }
-            Err(wait) => Leave::Never(too_long(wait, Duration::ZERO, limiter.max_wait(), left)),
         }
+        if let Some(token) = token.take() {
+            token.used();
+        }
+        self.pass = pass;
+        Leave::Go
     }
 
     /// There is no leave for another attempt: then what the last one came to is the result.
@@ -215,22 +213,14 @@ impl<'a> Trying<'a> {
     }
 
     fn answered(&mut self, hop: &mut Hop<'_>, mut response: Response) -> Next {
-        let breaker = self.origin.breaker.as_ref();
-        let internal_errors = breaker.is_some_and(|breaker| breaker.counts_internal_errors());
-        let mut seen = Seen::of_response(&response.head, self.retry(), internal_errors);
-        if let Some(retry) = self.retry().filter(|retry| retry.judges()) {
-            let attempt = Attempt {
-                method: &hop.call.head.method,
-                url: response.target.uri(),
-                number: self.tried,
-                came: Came::Response(&response.head),
-            };
-            seen = retry.judge(seen, &attempt);
+        let (method, head) = (&hop.call.head.method, &response.head);
+        let seen = self.heed(method, response.target.uri(), head);
+        if self.succeeded(&seen) {
+            return Next::End(Ok(response));
         }
-        if response.head.status == StatusCode::TOO_MANY_REQUESTS {
+        if head.status == StatusCode::TOO_MANY_REQUESTS {
             hop.host.counters().rate_limited();
         }
-        self.heed(&response, &seen);
         let unpolled = hop.course.unpolled.take();
         let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
             return Next::End(Ok(response));
@@ -264,6 +254,9 @@ impl<'a> Trying<'a> {
             };
             seen = retry.judge(seen, &attempt);
         }
+        if self.succeeded(&seen) {
+            return Next::End(Err(failed.error));
+        }
         // A body that no connection was given is as whole as it was.
         let is_whole = failed.unpolled.is_some() || hop.course.given.is_none();
         let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
@@ -274,31 +267,66 @@ impl<'a> Trying<'a> {
         again(hop, wait, why)
     }
 
-    /// Closes the gate if the server says so.
-    fn heed(&self, response: &Response, seen: &Seen) {
-        let Some(limiter) = self.origin.limiter.as_ref() else {
-            return;
+    /// What a response is, by the rules and the user's classifier. Closes the gate if the server says so.
+    fn heed(&self, method: &Method, url: &Uri, head: &ResponseHead) -> Seen {
+        let breaker = self.origin.breaker.as_ref();
+        let internal_errors = breaker.is_some_and(Breaker::counts_internal_errors);
+        let mut seen = Seen::of_response(head, self.retry(), internal_errors);
+        let told = match &self.origin.limiter {
+            Some(limiter) if limiter.obeys_server() => seen.asked.max(used_up(head)),
+            _ => None,
         };
-        if !limiter.obeys_server() {
-            return;
-        }
-        if let Some(wait) = seen.asked.max(used_up(&response.head)) {
+        if let (Some(limiter), Some(wait)) = (&self.origin.limiter, told) {
             limiter.close_for(wait, self.policies.moment(Instant::now()));
         }
+        if let Some(retry) = self.retry().filter(|retry| retry.judges()) {
+            let attempt = Attempt {
+                method,
+                url,
+                number: self.tried,
+                came: Came::Response(head),
+            };
+            seen = retry.judge(seen, &attempt);
+        }
+        seen
+    }
+
+    /// Whether an attempt was a success; tells the breaker and the budget if it was. It needs no clock.
+    fn succeeded(&mut self, seen: &Seen) -> bool {
+        if !seen.is_success {
+            return false;
+        }
+        if let Some(pass) = self.pass.take() {
+            pass.succeeded();
+        }
+        if let Some(budget) = self.origin.budget.as_ref().filter(|_| self.tried == 1) {
+            budget.earn();
+        }
+        true
+    }
+
+    /// What is asked and told around an attempt that succeeds at once, for the bench of it.
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(dead_code, reason = "only `sockeye::test` asks")
+    )]
+    pub(crate) fn first_try(
+        policies: &'a Policies,
+        origin: &'a OriginPolicy,
+        now: Instant,
+        url: &Uri,
+        head: &ResponseHead,
+    ) -> bool {
+        let mut trying = Self::new(policies, origin, None);
+        let leave = trying.ask(now, &mut None, None);
+        trying.tried += 1;
+        let seen = trying.heed(&Method::GET, url, head);
+        matches!(leave, Leave::Go) && trying.succeeded(&seen)
     }
 
     /// Tells the breaker and the budget; answers the wait before another attempt, if there is to be one.
     fn report(&mut self, hop: &Hop<'_>, seen: &Seen, unpolled: bool) -> Option<(Duration, Why)> {
         let lots = &hop.engine.lots;
-        if seen.is_success {
-            if let Some(pass) = self.pass.take() {
-                pass.report(seen.report, Moment::default(), || lots.draw());
-            }
-            if let Some(budget) = self.origin.budget.as_ref().filter(|_| self.tried == 1) {
-                budget.earn();
-            }
-            return None;
-        }
         let instant = Instant::now();
         let now = self.policies.moment(instant);
         let breaker = self.origin.breaker.as_ref();

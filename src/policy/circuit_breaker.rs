@@ -482,6 +482,11 @@ impl Breaker {
 }
 
 impl Pass<'_> {
+    /// Reports a success, for which neither time nor chance matters.
+    pub(crate) fn succeeded(self) {
+        self.report(Report::Success, Moment::default(), || 0);
+    }
+
     /// Reports what came of the attempt. `chance` is a random number for the time that it stays open.
     pub(crate) fn report(mut self, report: Report, now: Moment, chance: impl FnOnce() -> u64) {
         let is_probe = std::mem::take(&mut self.is_probe);

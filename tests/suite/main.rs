@@ -30,6 +30,7 @@ mod multipart;
 mod network;
 mod pool;
 mod reading;
+mod resilience;
 mod runtimes;
 mod seeds;
 mod status;
