@@ -21,8 +21,14 @@
 //! - Every size, count and time that a peer controls has a named limit: see [`Limits`] and [`Timeouts`].
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
 //! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
-//!   and an idempotent one, once, when a kept connection closed without a byte of its response.
+//!   and an idempotent one, once, when a kept connection closed without a byte of its response. More is sent again by policy
+//!   only: see [`Retry`].
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
+//!
+//! # Policies
+//!
+//! [`Retry`], [`CircuitBreaker`] and [`RateLimit`] are off until they are set, each or together by [`Resilience::standard`]. A call
+//! without them asks nothing of them; one that succeeds at once with them allocates nothing for them and takes no lock.
 //!
 //! # Dropping a future
 //!

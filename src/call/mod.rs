@@ -15,6 +15,7 @@ mod trying;
 mod versions;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use http::{Extensions, StatusCode};
@@ -33,7 +34,6 @@ use crate::stats::{Counters, RetryCause};
 
 pub(crate) use lots::Lots;
 use replay::Replay;
-use trying::Next;
 pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
 
@@ -163,8 +163,8 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
             return outcome.map_err(|failed| failed.error);
         };
         match trying.settle(hop, outcome) {
-            Next::End(end) => return end,
-            Next::Wait(wait) => wait.await,
+            ControlFlow::Break(end) => return end,
+            ControlFlow::Continue(wait) => wait.await,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a call waits here it holds nothing: no connection, no place of a probe; a token of the pace goes back if it is dropped.
 //! Nothing here is asked of a call without policies, and of one that succeeds at once nothing is allocated.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,24 +35,20 @@ pub(crate) struct Trying<'a> {
     tried: u32,
     had_request_timeout: bool,
     /// What the attempt before came to.
-    last: Option<Box<Last>>,
+    last: Option<Last>,
 }
 
 /// What an attempt came to that was followed by another.
 enum Last {
     Failure(Error),
     /// Complete, so that it holds no connection.
-    Response(Response),
+    Response(Box<Response>),
     /// Its body was still to come and is given up.
     Status(StatusCode),
 }
 
-/// What follows an attempt.
-pub(super) enum Next {
-    End(Result<Response>),
-    /// Another attempt, after this.
-    Wait(Pin<Box<Sleep>>),
-}
+/// What follows an attempt: the end of the call, or another attempt after a wait.
+pub(super) type Next = ControlFlow<Result<Response>, Pin<Box<Sleep>>>;
 
 /// What the policies say before an attempt.
 enum Leave {
@@ -192,10 +189,10 @@ impl<'a> Trying<'a> {
 
     /// There is no leave for another attempt: then what the last one came to is the result.
     fn refused(&mut self, error: Error) -> Result<Response> {
-        match self.last.take().map(|last| *last) {
+        match self.last.take() {
             None => Err(error),
             Some(Last::Failure(last)) => Err(last),
-            Some(Last::Response(response)) => Ok(response),
+            Some(Last::Response(response)) => Ok(*response),
             Some(Last::Status(status)) => Err(error.because(answered_with(status))),
         }
     }
@@ -212,27 +209,27 @@ impl<'a> Trying<'a> {
         self.own.as_deref().or(self.origin.retry.as_ref())
     }
 
-    fn answered(&mut self, hop: &mut Hop<'_>, mut response: Response) -> Next {
+    fn answered(&mut self, hop: &mut Hop<'_>, response: Response) -> Next {
         let (method, head) = (&hop.call.head.method, &response.head);
         let seen = self.heed(method, response.target.uri(), head);
         if self.succeeded(&seen) {
-            return Next::End(Ok(response));
+            return Next::Break(Ok(response));
         }
         if head.status == StatusCode::TOO_MANY_REQUESTS {
             hop.host.counters().rate_limited();
         }
         let unpolled = hop.course.unpolled.take();
         let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
-            return Next::End(Ok(response));
+            return Next::Break(Ok(response));
         };
         self.had_request_timeout |= response.head.status == StatusCode::REQUEST_TIMEOUT;
         hop.take_back(unpolled);
         hop.call.head.target = response.target.clone();
-        self.last = Some(Box::new(match &mut response.content {
-            Content::Kept => Last::Response(response),
+        self.last = Some(match &response.content {
+            Content::Kept => Last::Response(Box::new(response)),
             // Dropped before the wait, so that its connection is drained or closed.
             Content::Apart(_) | Content::Switched(_) => Last::Status(response.head.status),
-        }));
+        });
         again(hop, wait, why)
     }
 
@@ -255,15 +252,15 @@ impl<'a> Trying<'a> {
             seen = retry.judge(seen, &attempt);
         }
         if self.succeeded(&seen) {
-            return Next::End(Err(failed.error));
+            return Next::Break(Err(failed.error));
         }
         // A body that no connection was given is as whole as it was.
         let is_whole = failed.unpolled.is_some() || hop.course.given.is_none();
         let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
-            return Next::End(Err(self.with_last(failed.error)));
+            return Next::Break(Err(self.with_last(failed.error)));
         };
         hop.take_back(failed.unpolled.take());
-        self.last = Some(Box::new(Last::Failure(failed.error)));
+        self.last = Some(Last::Failure(failed.error));
         again(hop, wait, why)
     }
 
@@ -360,7 +357,7 @@ impl<'a> Trying<'a> {
 
     /// An error of the whole call's limit tells what the attempt before came to.
     fn with_last(&mut self, error: Error) -> Error {
-        match self.last.take().map(|last| *last) {
+        match self.last.take() {
             Some(Last::Failure(last)) if error.is_total() => error.because(last),
             Some(Last::Response(response)) if error.is_total() => {
                 error.because(answered_with(response.head.status))
@@ -380,7 +377,7 @@ fn again(hop: &Hop<'_>, wait: Duration, why: Why) -> Next {
         Why::Throttled => RetryCause::Throttled,
         Why::Status => RetryCause::Status,
     });
-    Next::Wait(Box::pin(sleep(wait)))
+    Next::Continue(Box::pin(sleep(wait)))
 }
 
 /// What an attempt was answered with that was to be followed by another.

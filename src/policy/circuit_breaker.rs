@@ -124,8 +124,9 @@ impl CircuitBreaker {
     }
 
     pub(super) fn of(&self, origin: &Origin) -> Option<Self> {
-        let own = self.overrides.of(origin).unwrap_or(self);
-        own.enabled.then(|| own.clone())
+        let mut own = self.overrides.of(origin).unwrap_or(self).clone();
+        own.overrides = Overrides::default();
+        own.enabled.then_some(own)
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -100,8 +100,9 @@ impl RateLimit {
     }
 
     pub(super) fn of(&self, origin: &Origin) -> Option<Self> {
-        let own = self.overrides.of(origin).unwrap_or(self);
-        own.enabled.then(|| own.clone())
+        let mut own = self.overrides.of(origin).unwrap_or(self).clone();
+        own.overrides = Overrides::default();
+        own.enabled.then_some(own)
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -128,7 +129,7 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     rules: RateLimit,
-    /// The millisecond before which nobody calls. While it is 0 nobody needs a clock.
+    /// The nanosecond before which nobody calls. While it is 0 nobody needs a clock.
     not_before: AtomicU64,
     pace: Option<Paced>,
 }
@@ -171,8 +172,8 @@ impl Limiter {
         if not_before == 0 {
             return None;
         }
-        if let Some(left @ 1..) = not_before.checked_sub(now.millis()) {
-            return Some(Duration::from_millis(left));
+        if let Some(left @ 1..) = not_before.checked_sub(now.nanos()) {
+            return Some(Duration::from_nanos(left));
         }
         // Whoever comes next needs no clock again. One that was set meanwhile stays.
         let _ =
@@ -187,9 +188,8 @@ impl Limiter {
         if !self.rules.obey_server || wait.is_zero() {
             return;
         }
-        // Up, so that nobody is a fraction of a millisecond early.
-        let until = now.after(wait).millis().saturating_add(1);
-        self.not_before.fetch_max(until, Ordering::Relaxed);
+        self.not_before
+            .fetch_max(now.after(wait).nanos(), Ordering::Relaxed);
     }
 
     /// Takes the next token of the pace; answers it and how long it is until its moment, or, if that is longer than `most`,
@@ -295,19 +295,19 @@ mod tests {
         assert_eq!(limiter.closed_for(at(0)), None);
         limiter.close_for(millis(500), at(1000));
         limiter.close_for(millis(100), at(1000));
-        assert_eq!(limiter.closed_for(at(1000)), Some(millis(501)));
-        assert_eq!(limiter.closed_for(at(1500)), Some(millis(1)));
-        assert!(!limiter.is_at_rest(at(1500)));
-        assert_eq!(limiter.closed_for(at(1501)), None);
+        assert_eq!(limiter.closed_for(at(1000)), Some(millis(500)));
+        assert_eq!(limiter.closed_for(at(1499)), Some(millis(1)));
+        assert!(!limiter.is_at_rest(at(1499)));
+        assert_eq!(limiter.closed_for(at(1500)), None);
         assert_eq!(limiter.not_before.load(Ordering::Relaxed), 0);
-        assert!(limiter.is_at_rest(at(1501)));
+        assert!(limiter.is_at_rest(at(1500)));
     }
 
     #[test]
     fn no_server_shuts_its_clients_out_for_good() {
         let limiter = Limiter::new(RateLimit::default());
         limiter.close_for(Duration::MAX, at(0));
-        assert_eq!(limiter.closed_for(at(0)), Some(millis(3_600_001)));
+        assert_eq!(limiter.closed_for(at(0)), Some(millis(3_600_000)));
         let deaf = Limiter::new(RateLimit::default().with_obey_server(false));
         deaf.close_for(millis(500), at(0));
         assert_eq!(deaf.closed_for(at(0)), None);

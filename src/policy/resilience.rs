@@ -10,6 +10,9 @@ use crate::url::Origin;
 /// An attempt asks the circuit breaker first, then the rate limit, then the pool for a connection; what it came to is told to all
 /// of them, and decides about the next. While it waits between attempts, or for a rate limit, it holds none of the three.
 ///
+/// What they know is by origin, for all clones of a client together, and of 1,024 origins at most: beyond that those are forgotten
+/// first of which nothing is known that would keep a call back.
+///
 /// ```
 /// use sockeye::{CircuitBreaker, Client, Resilience};
 ///

@@ -133,7 +133,9 @@ impl Retry {
     }
 
     pub(super) fn of(&self, origin: &Origin) -> Self {
-        self.overrides.of(origin).unwrap_or(self).clone()
+        let mut own = self.overrides.of(origin).unwrap_or(self).clone();
+        own.overrides = Overrides::default();
+        own
     }
 
     /// Whether the numbers make sense; the first that does not is named.
@@ -487,6 +489,10 @@ mod tests {
         Unpolled,
     }
 
+    /// A row of the matrix: what happened; idempotent and any other method with a body that can be sent again; the same with one
+    /// that can be sent once; what the breaker hears, and what a retry costs.
+    type Row = (&'static str, Seen, [bool; 2], [Once; 2], Report, u64);
+
     fn case(seen: Seen, columns: Columns) -> Case {
         Case {
             seen,
@@ -507,8 +513,7 @@ mod tests {
         use Once::{Never, Unpolled};
         use Report::{Failure, Neutral, Success};
         let after = &[("retry-after", "1")][..];
-        // idempotent and replayable, idempotent once, other and replayable, other once, breaker, cost
-        let rows: Vec<(&str, Seen, [bool; 2], [Once; 2], Report, u64)> = vec![
+        let rows: Vec<Row> = vec![
             // T
             (
                 "nothing written",

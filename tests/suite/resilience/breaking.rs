@@ -1,5 +1,7 @@
 //! The circuit breaker through a client: errors, probes, the handle, and what the stats show.
 
+use std::time::Duration;
+
 use sockeye::{CircuitBreaker, CircuitState, ErrorKind};
 use tokio::time::{Instant, advance};
 
@@ -23,7 +25,7 @@ async fn it_fails_at_once_while_it_is_open_and_probes_one_at_a_time() {
     let error = get(&client).await.unwrap_err();
     assert_eq!(
         (error.kind(), begun.elapsed()),
-        (ErrorKind::CircuitOpen, 0 * SECOND)
+        (ErrorKind::CircuitOpen, Duration::ZERO)
     );
     assert_eq!(error.retry_after(), circuit.retry_after());
     let wait = error.retry_after().unwrap();
