@@ -180,6 +180,39 @@ pub enum Liveness {
     AlwaysPeek,
 }
 
+/// The state of a circuit breaker, in the order of how much it keeps calls from their origin.
+///
+/// ```
+/// use sockeye::CircuitState;
+///
+/// assert!(CircuitState::Closed < CircuitState::Open);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls pass.
+    #[default]
+    Closed,
+    /// A few calls pass, and what becomes of them decides.
+    HalfOpen,
+    /// Calls fail at once, for a time.
+    Open,
+    /// Calls fail at once until somebody closes it.
+    Isolated,
+}
+
+impl CircuitState {
+    /// Its name in lower case with underscores.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -171,6 +171,11 @@ impl<'a> Deadline<'a> {
         }
     }
 
+    /// How much time the whole call has left, if it has a limit.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.total_at.map(|at| at.saturating_duration_since(now))
+    }
+
     /// What a body must keep for [`of_body`](Self::of_body).
     pub(crate) fn into_parts(self) -> (Timeouts, Option<Instant>) {
         (*self.timeouts, self.total_at)

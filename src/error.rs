@@ -62,6 +62,8 @@ struct Inner {
     unprocessed: bool,
     /// A setting is why it failed, so it fails again.
     is_final: bool,
+    /// Of a call that was refused for a time.
+    retry_after: Option<Duration>,
 }
 
 /// The class of a failure. New kinds may be added.
@@ -175,7 +177,19 @@ impl Error {
             replayable: false,
             unprocessed: false,
             is_final: false,
+            retry_after: None,
         }))
+    }
+
+    /// A policy refuses the call, for so long if that is known; `message` says why.
+    pub(crate) fn refused(
+        kind: ErrorKind,
+        wait: Option<Duration>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let mut error = Self::new(kind, None, Sent::Nothing).saying(message);
+        error.inner().retry_after = wait;
+        error
     }
 
     /// The request as it was built cannot be sent; `why` names the part and what to change.
@@ -348,22 +362,17 @@ impl Error {
         self.0.status.as_ref()
     }
 
-    /// How long the server asks to wait (RFC 9110 section 10.2.3): seconds, or a date compared with the response's own
-    /// `Date`, so that a clock that is off on either side does not matter.
+    /// How long to wait before another call makes sense.
+    ///
+    /// Of an error status it is what the server asks for (RFC 9110 section 10.2.3): `retry-after-ms`, or else `retry-after` as
+    /// seconds, with a fraction or without, or as a date compared with the response's own `date`, so that a clock that is off
+    /// on either side does not matter. Of [`ErrorKind::CircuitOpen`] it is the time for which the breaker stays open, if that is
+    /// known, and of [`ErrorKind::RateLimited`] the wait that was too long.
     pub fn retry_after(&self) -> Option<Duration> {
-        let headers = &self.0.status.as_ref()?.headers;
-        let value = headers
-            .get(http::header::RETRY_AFTER)?
-            .to_str()
-            .ok()?
-            .trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            return value.parse().ok().map(Duration::from_secs);
-        }
-        let at = httpdate::parse_http_date(value).ok()?;
-        let date = headers.get(http::header::DATE)?.to_str().ok()?;
-        let now = httpdate::parse_http_date(date.trim()).ok()?;
-        Some(at.duration_since(now).unwrap_or_default())
+        let Some(status) = &self.0.status else {
+            return self.0.retry_after;
+        };
+        asked_wait(|name| Some(status.headers.get(name)?.as_bytes()))
     }
 
     /// Whether a limit of [`Timeouts`](crate::Timeouts) struck.
@@ -430,15 +439,22 @@ impl Error {
                 before_body && (inner.sent == Sent::Nothing || inner.unprocessed || idempotent)
             }
             ErrorKind::Status => match self.status().map(|status| status.as_u16()) {
-                Some(429) => true,
-                Some(408 | 500 | 502 | 503 | 504) => idempotent,
+                Some(408 | 429) => true,
+                Some(503) if self.retry_after().is_some() => true,
+                Some(500 | 502 | 503 | 504) => idempotent,
                 _ => false,
             },
             _ => false,
         }
     }
 
-    fn is_total(&self) -> bool {
+    /// Whether a setting is why it failed, so that it fails again.
+    pub(crate) fn is_final(&self) -> bool {
+        self.0.is_final
+    }
+
+    /// Whether the limit of the whole call is what struck.
+    pub(crate) fn is_total(&self) -> bool {
         matches!(
             self.0.expired,
             Some(Expired {
@@ -447,6 +463,35 @@ impl Error {
             })
         )
     }
+}
+
+/// The wait that a server asks for: `retry-after-ms`, or `retry-after` as seconds or as a date, which counts from the
+/// response's own `date`. Numbers may have a fraction; one that is too large is the longest wait there is.
+pub(crate) fn asked_wait<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Duration> {
+    let text = |name| Some(std::str::from_utf8(field(name)?).ok()?.trim());
+    if let Some(millis) = text("retry-after-ms").and_then(decimal) {
+        return Some(millis.checked_div(1000).unwrap_or_default());
+    }
+    let value = text("retry-after")?;
+    if let Some(seconds) = decimal(value) {
+        return Some(seconds);
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let now = httpdate::parse_http_date(text("date")?).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+/// A decimal number without sign and exponent, as seconds.
+fn decimal(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) {
+        return None;
+    }
+    let seconds = whole.parse().unwrap_or(u64::MAX);
+    let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+    let nanos = nanos.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    Some(Duration::new(seconds, nanos))
 }
 
 /// Whether a method may be sent twice with the effect of once (RFC 9110 section 9.2.2, and QUERY).
@@ -580,25 +625,63 @@ mod tests {
         assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 
+    /// What a server asks for, by `retry-after-ms`, `retry-after` and `date`, in milliseconds.
     #[test]
-    fn retry_after_in_seconds_and_as_a_date() {
-        let seconds = status(503, &[("retry-after", "120")]);
-        assert_eq!(seconds.retry_after(), Some(Duration::from_secs(120)));
-        let date = status(
-            503,
-            &[
-                ("date", "Fri, 31 Dec 1999 23:59:00 GMT"),
-                ("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"),
-            ],
-        );
-        assert_eq!(date.retry_after(), Some(Duration::from_secs(59)));
-        for bad in ["", "-1", "1.5", "soon"] {
-            assert_eq!(
-                status(503, &[("retry-after", bad)]).retry_after(),
-                None,
-                "{bad:?}"
-            );
+    fn retry_after_in_every_form() {
+        const DATE: &str = "Fri, 31 Dec 1999 23:59:00 GMT";
+        const LATER: &str = "Fri, 31 Dec 1999 23:59:59 GMT";
+        let check = |fields: &[(&'static str, &'static str)], expected: Option<u64>| {
+            let told = status(503, fields).retry_after();
+            assert_eq!(told, expected.map(Duration::from_millis), "{fields:?}");
+        };
+        for (value, expected) in [
+            ("120", Some(120_000)),
+            ("0", Some(0)),
+            (" 7 ", Some(7000)),
+            ("1.5", Some(1500)),
+            ("00012", Some(12_000)),
+            ("", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.", None),
+            (".5", None),
+            ("1e3", None),
+            ("1,5", None),
+            ("1.2.3", None),
+            ("soon", None),
+            ("inf", None),
+            // A date says nothing without one to compare it with.
+            (LATER, None),
+        ] {
+            check(&[("retry-after", value)], expected);
         }
+        let fine = status(503, &[("retry-after", "0.0001")]).retry_after();
+        assert_eq!(fine, Some(Duration::from_micros(100)));
+        let huge = status(503, &[("retry-after", "99999999999999999999")]).retry_after();
+        assert_eq!(huge, Some(Duration::from_secs(u64::MAX)));
+        check(&[("retry-after-ms", "250")], Some(250));
+        let half = status(503, &[("retry-after-ms", "0.5"), ("retry-after", "9")]).retry_after();
+        assert_eq!(half, Some(Duration::from_micros(500)));
+        check(&[("date", DATE), ("retry-after", LATER)], Some(59_000));
+        // Whatever the clock of this side says, and also when the date is past.
+        check(&[("date", LATER), ("retry-after", LATER)], Some(0));
+        check(&[("date", LATER), ("retry-after", DATE)], Some(0));
+        check(&[("date", "today"), ("retry-after", LATER)], None);
+        // The two older forms of a date (RFC 9110 section 5.6.7).
+        check(
+            &[
+                ("date", DATE),
+                ("retry-after", "Friday, 31-Dec-99 23:59:10 GMT"),
+            ],
+            Some(10_000),
+        );
+        check(
+            &[("date", DATE), ("retry-after", "Fri Dec 31 23:59:10 1999")],
+            Some(10_000),
+        );
+        // Milliseconds come first; what is no number there does not count.
+        check(&[("retry-after-ms", "20"), ("retry-after", "9")], Some(20));
+        check(&[("retry-after-ms", "x"), ("retry-after", "9")], Some(9000));
     }
 
     #[test]

@@ -21,11 +21,17 @@
 //! - Every size, count and time that a peer controls has a named limit: see [`Limits`] and [`Timeouts`].
 //! - A status of 400 or more is an error that keeps its fields and the beginning of its body.
 //! - Nothing is sent twice but what may be: a request of which nothing was written, or that the peer says it did not process,
-//!   and an idempotent one, once, when a kept connection closed without a byte of its response.
+//!   and an idempotent one, once, when a kept connection closed without a byte of its response. More is sent again by policy
+//!   only: see [`Retry`].
 //! - What a request carries as a secret reaches the origin that it was set for, and no other, wherever redirects lead.
 //! - A host is looked up once for all calls that wait for it, the answer is remembered for its time, and every address is
 //!   checked before it is dialled: see [`Resolve`] and [`ClientBuilder::deny_private`].
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
+//!
+//! # Policies
+//!
+//! [`Retry`], [`CircuitBreaker`] and [`RateLimit`] are off until they are set, each or together by [`Resilience::standard`]. A call
+//! without them asks nothing of them; one that succeeds at once with them allocates nothing for them and takes no lock.
 //!
 //! # Dropping a future
 //!
@@ -75,12 +81,15 @@ pub use call::{Authenticator, Interceptor, Next, on_request, on_response};
 pub use call::{CookieJar, CookieStore};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
-pub use client::{Client, ClientBuilder, Closed, RequestBuilder};
-pub use config::{Http2Config, HttpVersions, Limits, Liveness};
+pub use client::{Circuit, Client, ClientBuilder, Closed, RequestBuilder};
+pub use config::{CircuitState, Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
 pub use error::{BoxError, BoxFuture, Error, ErrorKind, Phase, Result, Sent, StatusError};
 pub use http::{self, HeaderMap, Method, StatusCode, Uri};
-pub use policy::{AuthScheme, Challenge, Redirects};
+pub use policy::{
+    Attempt, AuthScheme, Challenge, CircuitBreaker, Classify, RateLimit, Redirects, Resilience,
+    Retry, RetryBudget, RetryKind, Verdict,
+};
 pub use response::{Progress, Redirect, Response};
 pub use socket::{
     Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,

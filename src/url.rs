@@ -20,6 +20,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
+use crate::error::Error;
+
 /// Scheme, host and port: who answers a URL. URLs of one origin may share connections and credentials.
 ///
 /// A trailing dot of the host is part of the origin. The text form leaves the scheme's default port
@@ -55,6 +57,15 @@ impl Origin {
     /// Whether this is the origin of a URL; costs no allocation.
     pub(crate) fn is_of(&self, target: &Target) -> bool {
         self.https == target.https && self.port == target.port && *self.host == *target.host()
+    }
+
+    /// The origin of a URL in a setting, which the error names.
+    pub(crate) fn of_setting(url: impl IntoUrl, setting: &'static str) -> Result<Self, Error> {
+        let parsed = url.into_url_input().parse(None);
+        let parsed = parsed.map_err(|error| {
+            Error::invalid_request(error).saying(format!("{setting}: the URL is not valid"))
+        })?;
+        Ok(parsed.target.origin())
     }
 }
 

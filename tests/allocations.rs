@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use sockeye::test::at_rest;
-use sockeye::{Client, Uri};
+use sockeye::{Client, Resilience, Uri};
 
 /// Answers every request without a body with the same small response, until the client has gone.
 fn serve(mut client: TcpStream) {
@@ -36,13 +36,12 @@ fn server() -> SocketAddr {
     address
 }
 
-#[test]
-fn a_small_call_makes_at_most_three_allocations() {
+/// Allocations of one small call of a client, counted over many.
+fn of_a_call(client: &Client) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let client = Client::new();
     let uri: Uri = format!("http://{}/some/path?with=query", server())
         .parse()
         .unwrap();
@@ -67,8 +66,25 @@ fn a_small_call_makes_at_most_three_allocations() {
         10 + CALLS
     );
     assert!(each > 0, "nothing was counted");
+    at_rest(client);
+    each
+}
+
+#[test]
+fn a_small_call_makes_at_most_three_allocations() {
+    let each = of_a_call(&Client::new());
     assert!(each <= 3, "{each} allocations a call");
-    at_rest(&client);
+}
+
+/// Retry, breaker and rate limit allocate when something fails, and not before.
+#[test]
+fn a_call_that_succeeds_at_once_allocates_nothing_for_its_policies() {
+    let standard = Client::builder().resilience(Resilience::standard());
+    let (plain, standard) = (
+        of_a_call(&Client::new()),
+        of_a_call(&standard.build().unwrap()),
+    );
+    assert_eq!(standard, plain);
 }
 
 const CALLS: usize = 100;

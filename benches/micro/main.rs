@@ -14,7 +14,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use sockeye::test::bench::{Decoder, Encoder, Machine, check_uri};
+use sockeye::test::bench::{Decisions, Decoder, Encoder, Machine, check_uri};
+use sockeye::{Resilience, Retry};
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\n\
     Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\nCache-Control: no-store\r\n\
@@ -130,5 +131,41 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, heads, bodies, reading::bodies, urls, pool);
+/// What the policies add to a call that succeeds at once. The clock is read for the call anyway.
+fn policies(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policies, first try succeeds");
+    for (name, resilience) in [
+        ("standard", Resilience::standard()),
+        (
+            "retry alone",
+            Resilience::none().with_retry(Some(Retry::default())),
+        ),
+    ] {
+        let Some(decisions) = Decisions::new(resilience, RESPONSE) else {
+            panic!("the response is valid");
+        };
+        assert!(decisions.first_try());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&decisions).first_try());
+        });
+    }
+    let Some(decisions) = Decisions::new(Resilience::none(), RESPONSE) else {
+        panic!("the response is valid");
+    };
+    assert!(!decisions.is_set());
+    group.bench_function("none", |bencher| {
+        bencher.iter(|| black_box(&decisions).is_set());
+    });
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    heads,
+    bodies,
+    reading::bodies,
+    urls,
+    pool,
+    policies
+);
 criterion_main!(benches);

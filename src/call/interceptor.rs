@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::replay::Replay;
-use super::{Call, Engine, Hop, exchange, follow, runtime};
+use super::{Call, Course, Engine, Hop, exchange, follow, runtime};
 use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
@@ -367,6 +367,7 @@ impl Attempt {
             deadline: Deadline::of_body(&self.timeouts, self.total_at),
             started: self.started,
             replay: self.replay.clone(),
+            course: Course::begin(Instant::now()),
         };
         let failed = match exchange(&mut hop, self.before.as_ref()).await {
             Ok(response) => return Ok(response),
@@ -388,7 +389,10 @@ pub(super) async fn around_attempt(
     hop: &mut Hop<'_>,
     before: Option<&Failed>,
 ) -> Result<Response, Failed> {
-    hop.deadline.begin_attempt(Instant::now());
+    let begun = Instant::now();
+    hop.deadline.begin_attempt(begun);
+    // Whether an interceptor passes the body on cannot be known; one that can be sent once is gone.
+    hop.course.given = Some(begun);
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
         end: End::Attempt(Attempt::of(hop, before)),

@@ -4,8 +4,9 @@
 //!  run       one call: interceptors around it (interceptor.rs)
 //!   └ follow   goes where redirects lead (hops.rs)
 //!      └ hop      one URL: counts it, and puts its name on whatever fails
-//!         └ attempts  tries again what may be sent again
-//!            └ exchange  one try: a connection of the pool, the request out, the response in
+//!         └ attempts  asks the policies before each attempt and after it (trying.rs)
+//!            └ replays   one attempt: sends again at once what provably may be sent again
+//!               └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
 //! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
 //! does is done by the pool. With nothing configured a call allocates nothing here.
@@ -15,12 +16,15 @@ mod cookies;
 mod hops;
 mod identity;
 mod interceptor;
+mod lots;
 #[cfg(not(feature = "cookies"))]
 mod no_cookies;
 mod replay;
+mod trying;
 mod versions;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -33,11 +37,10 @@ use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
+use crate::policy::{Policies, Redirects, Retry};
 use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, Way, check_request};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
-
-use crate::policy::Redirects;
 use crate::url::Target;
 
 #[cfg(feature = "cookies")]
@@ -48,9 +51,11 @@ pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
 use interceptor::{around_attempt, around_call};
+pub(crate) use lots::Lots;
 #[cfg(not(feature = "cookies"))]
 pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
+pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
 
 /// What all calls of a client share.
@@ -67,6 +72,8 @@ pub(crate) struct Engine {
     pub(crate) attempt_interceptors: Interceptors,
     /// `None` for a client without credentials of its own.
     pub(crate) identity: Option<Box<Identity>>,
+    pub(crate) policies: Policies,
+    pub(crate) lots: Lots,
 }
 
 impl Engine {
@@ -99,6 +106,8 @@ pub(crate) struct Call {
     pub(crate) redirects: Option<Box<Redirects>>,
     /// In place of the client's.
     pub(crate) unix: Option<Arc<Path>>,
+    /// In place of the client's.
+    pub(crate) retry: Option<Arc<Retry>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -125,6 +134,7 @@ impl Call {
             versions: self.versions,
             redirects: self.redirects.clone(),
             unix: self.unix.clone(),
+            retry: self.retry.clone(),
             idempotent: self.idempotent,
             max_body: self.max_body,
             accepted: self.accepted,
@@ -147,6 +157,29 @@ struct Hop<'a> {
     deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
+    course: Course,
+}
+
+/// How far the attempt at hand has come.
+struct Course {
+    begun: Instant,
+    /// When the request was given to a connection. From then on a body that can be sent once is that connection's.
+    given: Option<Instant>,
+    /// Such a body, if the server answered that it wants the request another time before it took any of it.
+    unpolled: Option<Body>,
+    /// Whether anybody would send it another time.
+    keeps_unpolled: bool,
+}
+
+impl Course {
+    fn begin(now: Instant) -> Self {
+        Self {
+            begun: now,
+            given: None,
+            unpolled: None,
+            keeps_unpolled: false,
+        }
+    }
 }
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
@@ -218,6 +251,7 @@ async fn hop(
         deadline: trail.deadline(),
         started: trail.begun(),
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
+        course: Course::begin(trail.begun()),
         call,
     };
     let outcome = attempts(&mut hop).await;
@@ -236,8 +270,28 @@ async fn hop(
     })
 }
 
-/// Tries until there is a response, or a failure that another try could not be trusted to mend.
+/// Makes attempts until the policies want no more. Without any there is one.
 async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
+    let mut trying = Trying::of(hop);
+    loop {
+        if let Some(trying) = &mut trying {
+            if let Some(end) = trying.enter(hop).await {
+                return end;
+            }
+        }
+        let outcome = replays(hop).await;
+        let Some(trying) = &mut trying else {
+            return outcome.map_err(|failed| failed.error);
+        };
+        match trying.settle(hop, outcome) {
+            ControlFlow::Break(end) => return end,
+            ControlFlow::Continue(wait) => wait.await,
+        }
+    }
+}
+
+/// Tries until there is a response, or a failure that another try at once could not be trusted to mend.
+async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
     let mut before = None;
     loop {
         hop.replay.begin();
@@ -250,30 +304,40 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
             Err(failed) => failed,
         };
         let Some(cause) = hop.replay.decide(&failed) else {
-            return Err(failed.error);
+            return Err(failed);
         };
         hop.host.counters().retried(cause);
         if cause == RetryCause::Http1Required {
             hop.host.note_http1_required();
             hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
         }
-        // One that can be sent again was lent or made anew; the call has it still.
-        if let Some(body) = failed.unpolled.take() {
-            if !hop.replay.is_replayable() {
-                hop.call.body = body;
-            }
-        }
+        hop.take_back(failed.unpolled.take());
         before = Some(failed);
+    }
+}
+
+impl Hop<'_> {
+    /// The body of a try that failed, for the next. One that can be sent again was lent or made anew; the call has it still.
+    fn take_back(&mut self, unpolled: Option<Body>) {
+        if let Some(body) = unpolled {
+            if !self.replay.is_replayable() {
+                self.call.body = body;
+            }
+            self.course.given = None;
+        }
     }
 }
 
 /// One try: checkout, send, answer. After one that failed `before`, it is made on a new connection.
 async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response, Failed> {
     let begun = match before {
-        None => hop.started,
+        None => hop.course.begun,
         Some(_) => Instant::now(),
     };
     hop.deadline.begin_attempt(begun);
+    if hop.replay.is_replayable() {
+        hop.course.given = None;
+    }
     let pool = &hop.engine.pool;
     let host = hop.http1.as_ref().unwrap_or(hop.host);
     let lent = match before {
@@ -294,6 +358,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         made = Some(making.await.map_err(Failed::before_exchange)?);
         sending = Instant::now();
     }
+    hop.course.given = Some(sending);
     let answer = lease
         .exchange(
             &call.head,
@@ -309,6 +374,9 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         if is_whole && call.head.stop_expecting() {
             return Err(lease.expectation_refused(unpolled));
         }
+    }
+    if hop.course.keeps_unpolled && trying::asks_to_wait(answer.head.status) {
+        hop.course.unpolled = lease.take_unpolled_body();
     }
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());

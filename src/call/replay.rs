@@ -56,6 +56,10 @@ impl Replay {
         self.replayable
     }
 
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
     /// A request that may not be sent twice is worth a question to the kernel before it is sent once.
     pub(super) fn is_careful(&self) -> bool {
         !self.idempotent

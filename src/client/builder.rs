@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 use super::network::Network;
 use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
-use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Scoped};
+use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Lots, Scoped};
 use crate::config::{DEFAULT_MAX_BODY, HeadRules, Http2Config, HttpVersions, Limits};
 use crate::deadline::Timeouts;
 use crate::error::{Error, Result};
 use crate::head::{DefaultFields, mark_secrets};
-use crate::policy::Redirects;
+use crate::policy::{Policies, Redirects, Resilience};
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
 use crate::url::{Origin, Target};
@@ -54,6 +55,7 @@ pub struct ClientBuilder {
     pub(super) authenticators: Vec<(Option<Origin>, Arc<dyn Authenticator>)>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(super) attempt_interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(super) resilience: Resilience,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -81,6 +83,7 @@ impl ClientBuilder {
             authenticators: Vec::new(),
             interceptors: Vec::new(),
             attempt_interceptors: Vec::new(),
+            resilience: Resilience::none(),
             mistake: None,
         }
     }
@@ -248,6 +251,7 @@ impl ClientBuilder {
         }
         check_limits(&self.limits)?;
         check_http2(&self.http2)?;
+        self.resilience.check()?;
         self.limits.heads = self.heads;
         self.limits.http2 = self.http2;
         let base = match &self.base_url {
@@ -299,6 +303,8 @@ impl ClientBuilder {
                 interceptors: self.interceptors.into(),
                 attempt_interceptors: self.attempt_interceptors.into(),
                 unix,
+                policies: Policies::new(self.resilience, Instant::now()),
+                lots: Lots::default(),
             }),
             base,
             error_for_status: self.error_for_status,

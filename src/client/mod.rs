@@ -5,6 +5,7 @@
 //! - `network` is how a client finds and reaches a host
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
+//! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
 //! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
 //!   connects again
 
@@ -25,6 +26,7 @@ mod multipart;
 mod network;
 mod redirects;
 mod request;
+mod resilience;
 #[cfg(feature = "sse")]
 mod sse;
 mod status;
@@ -54,6 +56,7 @@ pub use builder::ClientBuilder;
 #[cfg(feature = "sse")]
 pub use event_source::EventSource;
 pub use request::RequestBuilder;
+pub use resilience::Circuit;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
 ///
@@ -196,7 +199,7 @@ impl Client {
 
     /// What the client does and has done: see [`Stats`].
     pub fn stats(&self) -> Stats {
-        self.0.engine.pool.stats()
+        self.with_breakers(self.0.engine.pool.stats())
     }
 
     /// Opens connections to the URL's origin in advance, so that there are `connections` of them, within the limits and

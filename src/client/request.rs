@@ -20,7 +20,7 @@ use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
 use crate::head::{Asks, RequestHead, is_secret, mark_secrets};
-use crate::policy::Redirects;
+use crate::policy::{Redirects, Retry};
 use crate::response::Response;
 use crate::url::{Parsed, Target};
 
@@ -56,6 +56,7 @@ struct Options {
     versions: Option<HttpVersions>,
     redirects: Option<Box<Redirects>>,
     unix: Option<Arc<Path>>,
+    retry: Option<Arc<Retry>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -84,6 +85,7 @@ impl RequestBuilder {
                 versions: None,
                 redirects: None,
                 unix: None,
+                retry: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -112,6 +114,7 @@ impl RequestBuilder {
             builder.call.versions = options.versions;
             builder.call.redirects = options.redirects;
             builder.call.unix = options.unix;
+            builder.call.retry = options.retry;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -327,6 +330,7 @@ impl RequestBuilder {
             versions: self.call.versions,
             redirects: self.call.redirects,
             unix: self.call.unix,
+            retry: self.call.retry,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,

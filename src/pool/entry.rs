@@ -3,9 +3,10 @@
 //! `host.rs` decides; here it is locked, asked, and what it answers is done once the lock is released: sockets are probed
 //! and closed, wakers woken, dials started. It is no task and has none but the dials.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(crate) struct Host {
     /// Streams that the last session was allowed, or what is expected before there was one.
     max_streams: AtomicUsize,
     state: Mutex<Machine>,
+    /// What the layer above keeps of this origin, so that it is found without a look-up.
+    kept: OnceLock<Arc<dyn Any + Send + Sync>>,
     this: Weak<Self>,
 }
 
@@ -87,6 +90,7 @@ impl Host {
             wants_http1: AtomicBool::new(false),
             max_streams: AtomicUsize::new(usize::MAX),
             state: Mutex::new(state),
+            kept: OnceLock::new(),
             this: Weak::clone(this),
         })
     }
@@ -97,6 +101,12 @@ impl Host {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the layer above keeps here, made when it is first asked for. `None` if that is of another type.
+    pub(crate) fn keep<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Arc<T>) -> Option<&T> {
+        let kept: &(dyn Any + Send + Sync) = &**self.kept.get_or_init(|| make());
+        kept.downcast_ref()
     }
 
     /// Whether this is the host that a call asks for.

@@ -279,6 +279,11 @@ counts! {
         GoAway => "go_away",
         Http1Required => "http1_required",
         ExpectationRefused => "expectation_refused",
+        NoConnection => "no_connection",
+        Failed => "failed",
+        TimedOut => "timed_out",
+        Throttled => "throttled",
+        Status => "status",
     }
 }
 

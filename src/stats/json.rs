@@ -13,6 +13,7 @@ use super::counts::{
 };
 use super::latency::LatencySummary;
 use super::snapshot::{HostStats, Stats};
+use crate::config::CircuitState;
 use crate::url::Origin;
 
 impl Serialize for Stats {
@@ -56,6 +57,14 @@ impl Serialize for LatencySummary {
         }
         fields.end()
     }
+}
+
+/// The state of a breaker by its name.
+pub(super) fn circuit<S: Serializer>(
+    state: &CircuitState,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.label())
 }
 
 /// Serialises counts as an object from reason to count.
@@ -139,10 +148,16 @@ mod tests {
         assert_eq!(host["oldest_lease"], 1.5);
         assert_eq!(host["hosts_starving"], 1);
         assert_eq!(host["retries"], 3);
+        assert_eq!(host["retries_denied"], 17);
+        assert_eq!(host["rate_limited"], 18);
+        assert_eq!(host["breaker"], "closed");
         for (counts, expected) in [
             (
                 "retry_causes",
-                json!({"expectation_refused": 0, "go_away": 1, "http1_required": 0, "refused": 0, "stale": 2, "unwritten": 0}),
+                json!({
+                    "expectation_refused": 0, "failed": 0, "go_away": 1, "http1_required": 0, "no_connection": 0, "refused": 0,
+                    "stale": 2, "status": 0, "throttled": 0, "timed_out": 0, "unwritten": 0,
+                }),
             ),
             ("checkouts", json!({"fresh": 13, "reused": 6, "slot": 0})),
             (

@@ -290,6 +290,34 @@ mod tests {
         assert!(stats.other.is_none());
     }
 
+    #[test]
+    fn breakers_come_from_whoever_knows_them() {
+        use crate::config::CircuitState::{Closed, HalfOpen, Open};
+        let registry = Registry::new();
+        for url in ["http://a.example", "http://b.example", "http://c.example"] {
+            registry.counters(&origin(url));
+        }
+        let stats =
+            snapshot(&registry, Instant::now()).with_breakers(|origin| match origin.host() {
+                "a.example" => Some((HalfOpen, 2)),
+                "b.example" => Some((Open, 3)),
+                _ => None,
+            });
+        let seen: Vec<_> = stats
+            .hosts
+            .iter()
+            .map(|(_, host)| (host.breaker, host.breaker_opened))
+            .collect();
+        assert_eq!(seen, [(HalfOpen, 2), (Open, 3), (Closed, 0)]);
+        assert_eq!((stats.total.breaker, stats.total.breaker_opened), (Open, 5));
+        assert!(
+            stats
+                .to_string()
+                .ends_with("\nbreakers: half_open 1, open 1"),
+            "{stats}"
+        );
+    }
+
     /// Does something that moves every number of an origin, `times` times over.
     pub(super) fn busy(counters: &Counters, times: u64) {
         for _ in 0..times {
@@ -298,6 +326,12 @@ mod tests {
             counters.retried(RetryCause::Stale);
             counters.retried(RetryCause::Stale);
             counters.retried(RetryCause::GoAway);
+            for _ in 0..17 {
+                counters.retry_denied();
+            }
+            for _ in 0..18 {
+                counters.rate_limited();
+            }
             for status in [100, 200, 300, 400, 500] {
                 counters.started();
                 counters.responded(status, millis(2));
@@ -365,6 +399,8 @@ mod tests {
         assert_eq!(host.retries, 3 * times);
         assert_eq!(host.retry_causes.total(), 3 * times);
         assert_eq!(host.retry_causes.get(RetryCause::Stale), 2 * times);
+        assert_eq!(host.retries_denied, 17 * times);
+        assert_eq!(host.rate_limited, 18 * times);
         assert_eq!(host.cancelled, 4 * times);
         assert_eq!(host.connections_opened, 5 * times);
         assert_eq!(host.connections_reused, 6 * times);

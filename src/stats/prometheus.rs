@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::counts::{CheckoutCounts, ClosedCounts, ErrorCounts, RetryCounts, TimeoutCounts};
 use super::latency::Samples;
 use super::snapshot::{HostStats, Stats};
+use crate::config::CircuitState;
 use crate::url::Origin;
 
 /// A snapshot in the text format of Prometheus: see [`Stats::prometheus`].
@@ -188,6 +189,30 @@ const NUMBERS: &[Number] = &[
         |host| host.authenticated,
     ),
     (
+        "http_client_retries_denied_total",
+        "counter",
+        "Tries that a policy wanted and the budget of the origin did not allow.",
+        |host| host.retries_denied,
+    ),
+    (
+        "http_client_rate_limited_total",
+        "counter",
+        "Tries that were answered with 429; counted with a policy only.",
+        |host| host.rate_limited,
+    ),
+    (
+        "http_client_breaker_state",
+        "gauge",
+        "The circuit breaker: 0 closed, 1 half open, 2 open, 3 isolated.",
+        |host| breaker(host.breaker),
+    ),
+    (
+        "http_client_breaker_opened_total",
+        "counter",
+        "How often the circuit breaker opened.",
+        |host| host.breaker_opened,
+    ),
+    (
         "http_client_cancelled_total",
         "counter",
         "Calls that were dropped before their response head.",
@@ -218,6 +243,15 @@ const NUMBERS: &[Number] = &[
         |host| host.bytes_received,
     ),
 ];
+
+fn breaker(state: CircuitState) -> u64 {
+    match state {
+        CircuitState::Closed => 0,
+        CircuitState::HalfOpen => 1,
+        CircuitState::Open => 2,
+        CircuitState::Isolated => 3,
+    }
+}
 
 fn gauge(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)

@@ -174,6 +174,16 @@ reasons! {
         Http1Required => "HTTP/1.1 was required",
         /// The server refused the expectation of a request with `Expect: 100-continue`, which is sent again without it.
         ExpectationRefused => "its expectation was refused",
+        /// By policy ([`Retry`](crate::Retry)): no connection came about.
+        NoConnection => "there was no connection",
+        /// By policy: the connection failed before the response head.
+        Failed => "the attempt failed",
+        /// By policy: a time limit struck before the response head.
+        TimedOut => "the attempt timed out",
+        /// By policy: the server said that it is asked too often.
+        Throttled => "the server asked to wait",
+        /// By policy: the status is one to try again.
+        Status => "the status was an error",
     }
 }
 

@@ -11,6 +11,7 @@ use super::counts::{
 };
 use super::latency::{LatencySummary, Samples};
 use super::rates::Rates;
+use crate::config::CircuitState;
 use crate::url::Origin;
 
 /// What a client has done so far and what it is doing now, as a whole and by origin.
@@ -62,6 +63,22 @@ impl Stats {
     pub fn since(&self, earlier: &Self) -> Rates {
         let window = self.at.saturating_duration_since(earlier.at);
         Rates::between(&earlier.total, &self.total, window, self.max_connections)
+    }
+
+    /// Adds the breaker of each origin, which `of` knows: its state, and how often it opened.
+    pub(crate) fn with_breakers(
+        mut self,
+        of: impl Fn(&Origin) -> Option<(CircuitState, u64)>,
+    ) -> Self {
+        for (origin, host) in &mut self.hosts {
+            if let Some((state, opened)) = of(origin) {
+                host.breaker = state;
+                host.breaker_opened = opened;
+                self.total.breaker = self.total.breaker.max(state);
+                self.total.breaker_opened += opened;
+            }
+        }
+        self
     }
 
     /// A snapshot of these parts; the total is made from them.
@@ -162,6 +179,16 @@ pub struct HostStats {
     pub redirects: u64,
     /// Responses with status 401 that were answered with new credentials. Each led to a request of its own.
     pub authenticated: u64,
+    /// Attempts that a [`Retry`](crate::Retry) wanted and its [`RetryBudget`](crate::RetryBudget) did not allow.
+    pub retries_denied: u64,
+    /// Attempts that were answered with 429. They are counted with a policy only.
+    pub rate_limited: u64,
+    /// Gauge: the state of the [`CircuitBreaker`](crate::CircuitBreaker); of several origins it is the one that keeps most calls
+    /// away.
+    #[cfg_attr(feature = "json", serde(serialize_with = "super::json::circuit"))]
+    pub breaker: CircuitState,
+    /// How often the breaker opened.
+    pub breaker_opened: u64,
     /// Calls that the caller dropped before their response head.
     pub cancelled: u64,
     /// Connections made: the [`Succeeded`](super::DialEvent::Succeeded) of `dials`.
@@ -264,6 +291,10 @@ impl HostStats {
             redirects,
             authenticated,
             retry_causes,
+            retries_denied,
+            rate_limited,
+            breaker,
+            breaker_opened,
             cancelled,
             connections_opened,
             connections_reused,
@@ -305,6 +336,10 @@ impl HostStats {
         self.retry_causes.add(retry_causes);
         self.redirects += redirects;
         self.authenticated += authenticated;
+        self.retries_denied += retries_denied;
+        self.rate_limited += rate_limited;
+        self.breaker = self.breaker.max(*breaker);
+        self.breaker_opened += breaker_opened;
         self.cancelled += cancelled;
         self.connections_opened += connections_opened;
         self.connections_reused += connections_reused;

@@ -9,6 +9,7 @@ use super::counts::{ErrorCounts, RetryCounts, TimeoutCounts};
 use super::latency::Short;
 use super::reasons::{AlpnEvent, DialEvent, DrainOutcome, ProbeOutcome};
 use super::snapshot::{HostStats, Stats};
+use crate::config::CircuitState;
 use crate::error::ErrorKind;
 
 impl fmt::Display for Stats {
@@ -39,7 +40,8 @@ impl fmt::Display for Stats {
         }
         write_errors(f, &self.total)?;
         write_retries(f, &self.total)?;
-        write_pool(f, &self.total)
+        write_pool(f, &self.total)?;
+        write_breakers(f, self)
     }
 }
 
@@ -116,6 +118,27 @@ fn write_retries(f: &mut fmt::Formatter<'_>, total: &HostStats) -> fmt::Result {
     for (cause, count) in total.retry_causes.iter() {
         write!(f, "{lead}{} {count}", RetryCounts::label(cause))?;
         lead = ", ";
+    }
+    if total.retries_denied > 0 {
+        write!(f, "{lead}denied {}", total.retries_denied)?;
+    }
+    Ok(())
+}
+
+/// A line with how many origins have a breaker that is not closed. Nothing when all are.
+fn write_breakers(f: &mut fmt::Formatter<'_>, stats: &Stats) -> fmt::Result {
+    let mut lead = "\nbreakers: ";
+    for state in [
+        CircuitState::HalfOpen,
+        CircuitState::Open,
+        CircuitState::Isolated,
+    ] {
+        let in_state = |(_, host): &&(_, HostStats)| host.breaker == state;
+        let count = stats.hosts.iter().filter(in_state).count();
+        if count > 0 {
+            write!(f, "{lead}{} {count}", state.label())?;
+            lead = ", ";
+        }
     }
     Ok(())
 }
@@ -232,6 +255,9 @@ errors: status 2, timeout 3 (pool 1, head 2)";
                 c.retried(RetryCause::Stale);
                 c.retried(RetryCause::GoAway);
                 c.retried(RetryCause::GoAway);
+                for _ in 0..11 {
+                    c.retry_denied();
+                }
                 c.dial(DialEvent::Failed);
                 for _ in 0..2 {
                     c.dial(DialEvent::TimedOut);
@@ -261,7 +287,7 @@ errors: status 2, timeout 3 (pool 1, head 2)";
             },
         );
         let expected = [
-            "retries: stale 1, go_away 2",
+            "retries: stale 1, go_away 2, denied 11",
             "pool: hosts starving 9 (oldest lease 12.0 s), draining 10, dials failed 1, dials timed out 2, \
              dials surplus 3, found dead 5, drains given up 6, alpn deduplicated 7, alpn flipped 8",
         ];

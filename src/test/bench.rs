@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -16,10 +17,12 @@ use crate::body::Events;
 #[cfg(feature = "json")]
 use crate::body::Ndjson;
 use crate::body::{Accepted, Applied, Body, BytesStream, Decoding, Pieces};
+use crate::call::Trying;
 use crate::codec::request_head::encode;
 use crate::codec::{BodyLength, ChunkedDecoder, ChunkedStep, HeadDecoder, HeadStep, MethodKind};
 use crate::config::Limits;
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, RequestHead, ResponseHead};
+use crate::policy::{OriginPolicy, Policies, Resilience};
 use crate::pool::host::{HostLimits, HostPool, Lent, Spoken};
 use crate::url::{Target, UrlInput};
 
@@ -63,6 +66,55 @@ impl Encoder {
             Ok(_) => self.out.len(),
             Err(_) => 0,
         }
+    }
+}
+
+/// The policies of one origin, as a call asks them that succeeds at once.
+pub struct Decisions {
+    policies: Policies,
+    origin: Arc<OriginPolicy>,
+    url: Uri,
+    head: ResponseHead,
+    now: Instant,
+}
+
+impl Decisions {
+    /// Policies, and the response that they hear of; `None` if it is not one.
+    pub fn new(resilience: Resilience, response: &[u8]) -> Option<Self> {
+        let url = Uri::from_static("http://api.example.com/");
+        let target: Target = UrlInput::Uri(url.clone()).parse(None).ok()?.target;
+        let mut heads = HeadDecoder::default();
+        let decoded = heads.decode(response, MethodKind::Other, &Limits::default());
+        let Ok(HeadStep::Final(head)) = decoded else {
+            return None;
+        };
+        let head = heads.keep(&head, response, &[]);
+        let now = Instant::now();
+        let policies = Policies::new(resilience, now);
+        let origin = policies.of(&target.origin(), now);
+        Some(Self {
+            policies,
+            origin,
+            url,
+            head,
+            now,
+        })
+    }
+
+    /// Asks before an attempt and tells after it; answers whether it was a success.
+    pub fn first_try(&self) -> bool {
+        Trying::first_try(
+            &self.policies,
+            &self.origin,
+            self.now,
+            &self.url,
+            &self.head,
+        )
+    }
+
+    /// What a call without policies does instead.
+    pub fn is_set(&self) -> bool {
+        self.policies.is_set()
     }
 }
 

@@ -42,6 +42,7 @@ mod network;
 mod pool;
 mod reading;
 mod redirects;
+mod resilience;
 mod runtimes;
 #[cfg(feature = "rustls")]
 mod secrets;

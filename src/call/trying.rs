@@ -1,0 +1,429 @@
+//! The policies at work: what they are asked before an attempt, what they are told after it, and the waits between.
+//!
+//! Before: the circuit breaker, then the rate limit. After: the classifier of the user, the breaker, the gate, the budget. While
+//! a call waits here it holds nothing: no connection, no place of a probe; a token of the pace goes back if it is dropped.
+//! Nothing here is asked of a call without policies, and of one that succeeds at once nothing is allocated.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::Hop;
+use crate::error::{Error, ErrorKind, Result, Sent};
+use crate::head::ResponseHead;
+use crate::policy::{
+    Attempt, Barred, Breaker, Came, Case, Columns, Decision, Hints, Limiter, OriginPolicy, Pass,
+    Policies, Retry, Seen, Slot, Stop, Why, jitter_of_wait, used_up,
+};
+use crate::pool::Failed;
+use crate::response::{Content, Response};
+use crate::stats::RetryCause;
+
+/// The policies of one URL of a call.
+pub(crate) struct Trying<'a> {
+    policies: &'a Policies,
+    origin: &'a OriginPolicy,
+    /// The call's own, in place of the client's.
+    own: Option<Arc<Retry>>,
+    /// Leave for the attempt that runs.
+    pass: Option<Pass<'a>>,
+    /// Attempts so far.
+    tried: u32,
+    had_request_timeout: bool,
+    /// What the attempt before came to.
+    last: Option<Last>,
+}
+
+/// What an attempt came to that was followed by another.
+enum Last {
+    Failure(Error),
+    /// Complete, so that it holds no connection.
+    Response(Box<Response>),
+    /// Its body was still to come and is given up.
+    Status(StatusCode),
+}
+
+/// What follows an attempt: the end of the call, or another attempt after a wait.
+pub(super) type Next = ControlFlow<Result<Response>, Pin<Box<Sleep>>>;
+
+/// What the policies say before an attempt.
+enum Leave {
+    Go,
+    /// The server wants nobody to come for so long.
+    Gate(Duration),
+    /// The call's token is due then.
+    Pace(Duration),
+    Never(Error),
+}
+
+/// Whether a status asks for the same request at another time, whatever the request is.
+pub(super) fn asks_to_wait(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    )
+}
+
+impl<'a> Trying<'a> {
+    /// `None` if neither the client nor the call has a policy.
+    pub(super) fn of(hop: &mut Hop<'a>) -> Option<Self> {
+        let policies = &hop.engine.policies;
+        let own = hop.call.retry.clone();
+        if !policies.is_set() && own.is_none() {
+            return None;
+        }
+        let (host, started) = (hop.host, hop.started);
+        let origin = host.keep(|| policies.of(host.origin(), started))?;
+        let trying = Self::new(policies, origin, own);
+        hop.course.keeps_unpolled = trying.retry().is_some() && !hop.replay.is_replayable();
+        Some(trying)
+    }
+
+    fn new(policies: &'a Policies, origin: &'a OriginPolicy, own: Option<Arc<Retry>>) -> Self {
+        Self {
+            policies,
+            origin,
+            own,
+            pass: None,
+            tried: 0,
+            had_request_timeout: false,
+            last: None,
+        }
+    }
+
+    /// Waits for leave to make an attempt. `Some` is the end of the call. Dropping the future gives back what it has taken.
+    pub(super) async fn enter(&mut self, hop: &mut Hop<'_>) -> Option<Result<Response>> {
+        let now = match self.tried {
+            0 => hop.started,
+            _ => Instant::now(),
+        };
+        hop.course.begun = now;
+        let mut token = None;
+        let end = match self.ask(now, &mut token, hop.deadline.left(now)) {
+            Leave::Go => None,
+            Leave::Never(error) => Some(error),
+            // Rare and large: boxed, it does not weigh on the future of every call.
+            wait => Box::pin(self.wait(hop, token.take(), wait)).await.err(),
+        };
+        match end {
+            None => {
+                self.tried += 1;
+                None
+            }
+            Some(error) => Some(self.refused(error)),
+        }
+    }
+
+    /// Waits until there is leave, or until it is clear that there will be none in time.
+    async fn wait(
+        &mut self,
+        hop: &mut Hop<'_>,
+        mut token: Option<Slot<'a>>,
+        mut leave: Leave,
+    ) -> Result<()> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let now = Instant::now();
+            let left = hop.deadline.left(now);
+            let most = self.origin.limiter.as_ref().map(Limiter::max_wait);
+            let most = most.unwrap_or_default();
+            let (wait, jitter) = match leave {
+                Leave::Go => return Ok(()),
+                Leave::Never(error) => return Err(error),
+                Leave::Gate(wait) => (wait, jitter_of_wait(wait, hop.engine.lots.draw())),
+                Leave::Pace(wait) => (wait, Duration::ZERO),
+            };
+            if waited.saturating_add(wait) > most || left.is_some_and(|left| wait >= left) {
+                return Err(too_long(wait, waited, most, left));
+            }
+            let longer = wait.saturating_add(jitter);
+            let fits = left.is_none_or(|left| longer < left);
+            sleep(if fits { longer } else { wait }).await;
+            let after = Instant::now();
+            waited += after.saturating_duration_since(now);
+            hop.course.begun = after;
+            leave = self.ask(after, &mut token, hop.deadline.left(after));
+        }
+    }
+
+    /// Asks the breaker, the gate and the pace, which gives a call one token however often it is asked. With leave the token is
+    /// used, and the pass kept.
+    fn ask(&mut self, now: Instant, token: &mut Option<Slot<'a>>, left: Option<Duration>) -> Leave {
+        let now = self.policies.moment(now);
+        let pass = match &self.origin.breaker {
+            None => None,
+            Some(breaker) => match breaker.enter(now) {
+                Ok(pass) => Some(pass),
+                Err(refused) => return Leave::Never(circuit_open(refused)),
+            },
+        };
+        if let Some(limiter) = &self.origin.limiter {
+            if let Some(wait) = limiter.closed_for(now) {
+                // Its moment may be over when the gate opens: then another one is due.
+                *token = None;
+                return Leave::Gate(wait);
+            }
+            if token.is_none() {
+                let most = limiter.max_wait();
+                let longest = left.map_or(most, |left| left.min(most));
+                match limiter.take(now, longest) {
+                    Ok((taken, Duration::ZERO)) => *token = Some(taken),
+                    Ok((taken, wait)) => {
+                        *token = Some(taken);
+                        return Leave::Pace(wait);
+                    }
+                    Err(wait) => return Leave::Never(too_long(wait, Duration::ZERO, most, left)),
+                }
+            }
+        }
+        if let Some(token) = token.take() {
+            token.used();
+        }
+        self.pass = pass;
+        Leave::Go
+    }
+
+    /// There is no leave for another attempt: then what the last one came to is the result.
+    fn refused(&mut self, error: Error) -> Result<Response> {
+        match self.last.take() {
+            None => Err(error),
+            Some(Last::Failure(last)) => Err(last),
+            Some(Last::Response(response)) => Ok(*response),
+            Some(Last::Status(status)) => Err(error.because(answered_with(status))),
+        }
+    }
+
+    /// Tells the policies what an attempt came to, and asks whether there is another.
+    pub(super) fn settle(&mut self, hop: &mut Hop<'_>, outcome: Result<Response, Failed>) -> Next {
+        match outcome {
+            Ok(response) => self.answered(hop, response),
+            Err(failed) => self.failed(hop, failed),
+        }
+    }
+
+    fn retry(&self) -> Option<&Retry> {
+        self.own.as_deref().or(self.origin.retry.as_ref())
+    }
+
+    fn answered(&mut self, hop: &mut Hop<'_>, response: Response) -> Next {
+        let (method, head) = (&hop.call.head.method, &response.head);
+        let seen = self.heed(method, response.target.uri(), head);
+        if self.succeeded(&seen) {
+            return Next::Break(Ok(response));
+        }
+        if head.status == StatusCode::TOO_MANY_REQUESTS {
+            hop.host.counters().rate_limited();
+        }
+        let unpolled = hop.course.unpolled.take();
+        let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
+            return Next::Break(Ok(response));
+        };
+        self.had_request_timeout |= response.head.status == StatusCode::REQUEST_TIMEOUT;
+        hop.take_back(unpolled);
+        hop.call.head.target = response.target.clone();
+        self.last = Some(match &response.content {
+            Content::Kept => Last::Response(Box::new(response)),
+            // Dropped before the wait, so that its connection is drained or closed.
+            Content::Apart(_) | Content::Switched(_) => Last::Status(response.head.status),
+        });
+        again(hop, wait, why)
+    }
+
+    fn failed(&mut self, hop: &mut Hop<'_>, mut failed: Failed) -> Next {
+        let error = &failed.error;
+        let is_stale = failed.reused && !failed.received;
+        let hints = Hints {
+            unprocessed: failed.refusal.is_some() || failed.unwritten,
+            stale: is_stale && error.sent() != Sent::Nothing,
+            unanswered: hop.course.given.map(|given| given.elapsed()),
+        };
+        let mut seen = Seen::of_failure(error, hints);
+        if let Some(retry) = self.retry().filter(|retry| retry.judges()) {
+            let attempt = Attempt {
+                method: &hop.call.head.method,
+                url: hop.call.head.target.uri(),
+                number: self.tried,
+                came: Came::Failure(error),
+            };
+            seen = retry.judge(seen, &attempt);
+        }
+        if self.succeeded(&seen) {
+            return Next::Break(Err(failed.error));
+        }
+        // A body that no connection was given is as whole as it was.
+        let is_whole = failed.unpolled.is_some() || hop.course.given.is_none();
+        let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
+            return Next::Break(Err(self.with_last(failed.error)));
+        };
+        hop.take_back(failed.unpolled.take());
+        self.last = Some(Last::Failure(failed.error));
+        again(hop, wait, why)
+    }
+
+    /// What a response is, by the rules and the user's classifier. Closes the gate if the server says so.
+    fn heed(&self, method: &Method, url: &Uri, head: &ResponseHead) -> Seen {
+        let breaker = self.origin.breaker.as_ref();
+        let internal_errors = breaker.is_some_and(Breaker::counts_internal_errors);
+        let mut seen = Seen::of_response(head, self.retry(), internal_errors);
+        let told = match &self.origin.limiter {
+            Some(limiter) if limiter.obeys_server() => seen.asked.max(used_up(head)),
+            _ => None,
+        };
+        if let (Some(limiter), Some(wait)) = (&self.origin.limiter, told) {
+            limiter.close_for(wait, self.policies.moment(Instant::now()));
+        }
+        if let Some(retry) = self.retry().filter(|retry| retry.judges()) {
+            let attempt = Attempt {
+                method,
+                url,
+                number: self.tried,
+                came: Came::Response(head),
+            };
+            seen = retry.judge(seen, &attempt);
+        }
+        seen
+    }
+
+    /// Whether an attempt was a success; tells the breaker and the budget if it was. It needs no clock.
+    fn succeeded(&mut self, seen: &Seen) -> bool {
+        if !seen.is_success {
+            return false;
+        }
+        if let Some(pass) = self.pass.take() {
+            pass.succeeded();
+        }
+        if let Some(budget) = self.origin.budget.as_ref().filter(|_| self.tried == 1) {
+            budget.earn();
+        }
+        true
+    }
+
+    /// What is asked and told around an attempt that succeeds at once, for the bench of it.
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(dead_code, reason = "only `sockeye::test` asks")
+    )]
+    pub(crate) fn first_try(
+        policies: &'a Policies,
+        origin: &'a OriginPolicy,
+        now: Instant,
+        url: &Uri,
+        head: &ResponseHead,
+    ) -> bool {
+        let mut trying = Self::new(policies, origin, None);
+        let leave = trying.ask(now, &mut None, None);
+        trying.tried += 1;
+        let seen = trying.heed(&Method::GET, url, head);
+        matches!(leave, Leave::Go) && trying.succeeded(&seen)
+    }
+
+    /// Tells the breaker and the budget; answers the wait before another attempt, if there is to be one.
+    fn report(&mut self, hop: &Hop<'_>, seen: &Seen, unpolled: bool) -> Option<(Duration, Why)> {
+        let lots = &hop.engine.lots;
+        let instant = Instant::now();
+        let now = self.policies.moment(instant);
+        let breaker = self.origin.breaker.as_ref();
+        if let Some(pass) = self.pass.take() {
+            pass.report(seen.report, now, || lots.draw());
+        }
+        let case = Case {
+            seen: *seen,
+            columns: Columns {
+                idempotent: hop.replay.is_idempotent(),
+                replayable: hop.replay.is_replayable(),
+                unpolled,
+            },
+            tried: self.tried,
+            had_request_timeout: self.had_request_timeout,
+            remaining: hop.deadline.left(instant),
+            open_for: breaker.and_then(|breaker| breaker.open_for(now)),
+            now,
+            chance: lots.draw(),
+        };
+        match self.retry()?.decide(&case, self.origin.budget.as_ref()) {
+            Decision::Again { wait, why } => Some((wait, why)),
+            Decision::Stop(stop) => {
+                if stop == Stop::Budget {
+                    hop.host.counters().retry_denied();
+                }
+                None
+            }
+        }
+    }
+
+    /// An error of the whole call's limit tells what the attempt before came to.
+    fn with_last(&mut self, error: Error) -> Error {
+        match self.last.take() {
+            Some(Last::Failure(last)) if error.is_total() => error.because(last),
+            Some(Last::Response(response)) if error.is_total() => {
+                error.because(answered_with(response.head.status))
+            }
+            Some(Last::Status(status)) if error.is_total() => error.because(answered_with(status)),
+            _ => error,
+        }
+    }
+}
+
+/// Counts the retry and begins its wait.
+fn again(hop: &Hop<'_>, wait: Duration, why: Why) -> Next {
+    hop.host.counters().retried(match why {
+        Why::NoConnection => RetryCause::NoConnection,
+        Why::Failed => RetryCause::Failed,
+        Why::TimedOut => RetryCause::TimedOut,
+        Why::Throttled => RetryCause::Throttled,
+        Why::Status => RetryCause::Status,
+    });
+    Next::Continue(Box::pin(sleep(wait)))
+}
+
+/// What an attempt was answered with that was to be followed by another.
+fn answered_with(status: StatusCode) -> Error {
+    Error::new(ErrorKind::Status, None, Sent::All).saying(format!(
+        "the attempt before was answered with status {}",
+        status.as_u16()
+    ))
+}
+
+fn circuit_open(refused: Barred) -> Error {
+    let (wait, message) = match refused {
+        Barred::Open(wait) => (
+            Some(wait),
+            format!(
+                "the circuit breaker is open for another {wait:?} (CircuitBreaker::open), because too many calls failed"
+            ),
+        ),
+        Barred::Probing(probes) => (
+            None,
+            format!(
+                "the circuit breaker is half open, and as many calls as may probe the origin do so already: {probes} \
+                 (CircuitBreaker::half_open_max)"
+            ),
+        ),
+        Barred::Isolated => (
+            None,
+            "the circuit breaker was isolated, and has to be closed (Circuit::isolate)".to_owned(),
+        ),
+    };
+    Error::refused(ErrorKind::CircuitOpen, wait, message)
+}
+
+/// `waited` before, and another `wait` to come.
+fn too_long(wait: Duration, waited: Duration, most: Duration, left: Option<Duration>) -> Error {
+    let message = match left {
+        Some(left) if wait >= left => format!(
+            "the rate limit asks to wait {wait:?}, which is beyond the {left:?} that the call has left (Timeouts::total)"
+        ),
+        _ if waited.is_zero() => format!(
+            "the rate limit asks to wait {wait:?}, which is over the limit of {most:?} (RateLimit::max_wait)"
+        ),
+        _ => format!(
+            "the rate limit asks to wait {wait:?} after {waited:?} already, which is over the limit of {most:?} \
+             (RateLimit::max_wait)"
+        ),
+    };
+    Error::refused(ErrorKind::RateLimited, Some(wait), message)
+}
