@@ -202,9 +202,12 @@ fn fields(coding: Option<&'static str>) -> Vec<(&'static str, &'static str)> {
     fields
 }
 
+/// Puts a coding on.
+type Encode = fn(&[u8]) -> Vec<u8>;
+
 /// No coding, and each of this build.
-fn codings() -> Vec<(Option<&'static str>, fn(&[u8]) -> Vec<u8>)> {
-    let plain: fn(&[u8]) -> Vec<u8> = <[u8]>::to_vec;
+fn codings() -> Vec<(Option<&'static str>, Encode)> {
+    let plain: Encode = <[u8]>::to_vec;
     let coded = CODINGS
         .iter()
         .map(|(coding, encode)| (Some(*coding), *encode));
@@ -216,7 +219,7 @@ struct Combination {
     adapter: Adapter,
     way: Way,
     coding: Option<&'static str>,
-    encode: fn(&[u8]) -> Vec<u8>,
+    encode: Encode,
 }
 
 fn combinations() -> impl Iterator<Item = Combination> {

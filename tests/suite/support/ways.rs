@@ -22,12 +22,13 @@ pub(crate) enum Way {
 
 /// Every way that this build has.
 pub(crate) fn ways() -> Vec<Way> {
-    let mut ways: Vec<Way> = FRAMINGS.into_iter().map(Way::Http1).collect();
+    let ways = FRAMINGS.into_iter().map(Way::Http1);
     #[cfg(feature = "http2")]
-    for (length, trailers) in [(true, false), (false, false), (true, true), (false, true)] {
-        ways.push(Way::Http2 { length, trailers });
-    }
-    ways
+    let ways = {
+        let http2 = [(true, false), (false, false), (true, true), (false, true)];
+        ways.chain(http2.map(|(length, trailers)| Way::Http2 { length, trailers }))
+    };
+    ways.collect()
 }
 
 impl Way {
@@ -52,7 +53,8 @@ impl Way {
     }
 
     /// Whether the head says how long the body is.
-    pub(crate) fn has_length(self) -> bool {
+    #[cfg(feature = "http2")]
+    fn has_length(self) -> bool {
         match self {
             Self::Http1(framing) => framing == Framing::Length,
             #[cfg(feature = "http2")]
