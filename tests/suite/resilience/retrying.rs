@@ -474,3 +474,15 @@ async fn a_budget_that_is_used_up_ends_a_call_with_what_it_has() {
     assert!(stats.to_string().contains("denied 1"), "{stats}");
     settle(&client, &world).await;
 }
+
+/// What a setting of the client forbids is not tried again: it would be forbidden again.
+#[tokio::test]
+async fn what_a_setting_forbids_is_not_retried() {
+    let builder = Client::builder().deny_private(true);
+    let client = builder.retry(Retry::default()).build().unwrap();
+    let error = client.get("http://127.0.0.1:9/").send().await.unwrap_err();
+    assert_eq!(error.attempts(), 1, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(client.stats().total.retries, 0);
+}
