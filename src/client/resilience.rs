@@ -98,7 +98,7 @@ impl Client {
     /// use sockeye::{CircuitBreaker, CircuitState, Client};
     ///
     /// let client = Client::builder().circuit_breaker(CircuitBreaker::default()).build()?;
-    /// let circuit = client.circuit_breaker("https://api.example.com")?;
+    /// let circuit = client.circuit_breaker("http://api.example.com")?;
     /// circuit.isolate();
     /// assert_eq!(circuit.state(), CircuitState::Isolated);
     /// circuit.close();

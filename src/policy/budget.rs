@@ -3,8 +3,7 @@
 //! Tokens are paid for each retry and earned by each first try that succeeds and by time; nothing is paid back. So an origin that
 //! fails for good costs `capacity / cost` retries at once and `refill_per_second / cost` a second, whoever calls it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::atomics::{AtomicU64, Ordering};
 use super::{Moment, with};
 use crate::error::{Error, Result};
 
@@ -179,6 +178,8 @@ const MAX_TOKENS: u64 = (1 << 16) - 1;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     fn at(millis: u64) -> Moment {

@@ -12,10 +12,10 @@
 //! report gives its place back.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::atomics::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use super::backoff::equal_jitter;
 use super::{Moment, Overrides, Report, with};
 use crate::config::CircuitState;
@@ -522,6 +522,8 @@ const MAX_PROBES: u32 = (1 << 24) - 1;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -8,12 +8,15 @@
 //! - `circuit_breaker` decides whether an origin is called at all, `rate_limit` when; `rate_fields` reads what servers say of it
 //! - `resilience` is the settings of all of them; `per_origin` keeps what was learned of each origin, within a bound
 
+mod atomics;
 mod auth;
 mod backoff;
 mod budget;
 mod circuit_breaker;
 #[cfg(feature = "cookies")]
 mod cookies;
+#[cfg(all(test, sockeye_loom))]
+mod interleavings;
 mod outcome;
 mod per_origin;
 mod rate_fields;
