@@ -59,6 +59,13 @@ impl RequestHead {
         self.asks.as_ref().is_some_and(|asks| asks.expect_continue)
     }
 
+    /// Gives the target back that a response has taken with it. One that is still here is as the caller wrote it, and stays.
+    pub(crate) fn put_back(&mut self, target: impl FnOnce() -> Target) {
+        if self.target.is_nowhere() {
+            self.target = target();
+        }
+    }
+
     /// Takes the expectation back; answers whether there was one.
     pub(crate) fn stop_expecting(&mut self) -> bool {
         let field = self.headers.remove(http::header::EXPECT).is_some();

@@ -106,7 +106,7 @@ impl<'a> Trail<'a> {
         }
         engine.pool.counters(&origin).authenticated();
         self.worn.answered.push(origin);
-        call.head.target = response.target.take();
+        call.head.put_back(|| response.target.take());
         response.content = Content::Apart(Body::empty());
         self.begun = Instant::now();
         Ok(true)
@@ -163,6 +163,8 @@ impl<'a> Trail<'a> {
         }
         if step.is_foreign() {
             self.worn.is_led_away = true;
+            // The caller has named it for an origin that this one is not.
+            call.unix = None;
             self.strip_defaults(engine, redirects);
         }
         engine.pool.counters(&response.target.origin()).redirected();

@@ -338,7 +338,7 @@ impl Attempt {
             timeouts,
             total_at,
             started: hop.started,
-            replay: hop.replay.clone(),
+            replay: hop.replay.inside_interceptors(),
             before: before.map(Failed::without_body),
             target: hop.call.head.target.clone(),
             method: hop.call.head.method.clone(),
@@ -349,6 +349,8 @@ impl Attempt {
     }
 
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
+        // One of an earlier run says nothing about what comes of this one.
+        self.take_failed();
         let mut call = into_call(&self.options, request)?;
         let same = call.head.target.same_origin(&self.target) && call.head.method == self.method;
         if !same {
@@ -401,7 +403,7 @@ pub(super) async fn around_attempt(
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
     let error = match within(&hop.deadline, &chain, request).await {
-        Ok(response) => return Ok(adopt(response, hop.call)),
+        Ok(response) => return Ok(adopt_of_try(response, hop.call)),
         Err(error) => error,
     };
     let failed = match &chain.end {
@@ -413,6 +415,8 @@ pub(super) async fn around_attempt(
         return Err(Failed::before_exchange(error));
     };
     failed.error = error;
+    // It is what the interceptors made of it.
+    failed.unpolled = None;
     if failed.expectation_refused {
         hop.call.head.stop_expecting();
     }
@@ -479,6 +483,16 @@ fn adopt(mut response: Response, call: &Call) -> Response {
     if response.target.is_nowhere() {
         response.target = call.head.target.clone();
         response.max_body = call.max_body;
+    }
+    response
+}
+
+/// The same for a try: whatever an interceptor has got elsewhere is an answer to the call, and of its origin. Redirects are judged
+/// by that (security R2).
+fn adopt_of_try(response: Response, call: &Call) -> Response {
+    let mut response = adopt(response, call);
+    if !response.target.same_origin(&call.head.target) {
+        response.target = call.head.target.clone();
     }
     response
 }

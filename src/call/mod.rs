@@ -371,7 +371,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     if answer.head.status == StatusCode::EXPECTATION_FAILED {
         let unpolled = lease.take_unpolled_body();
         let is_whole = unpolled.is_some() || hop.replay.is_replayable();
-        if is_whole && call.head.stop_expecting() {
+        if is_whole && hop.replay.may_stop_expecting() && call.head.stop_expecting() {
             return Err(lease.expectation_refused(unpolled));
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Replay {
     any_version: bool,
     /// The peer has ended a session with a reason that another session is unlikely to change.
     unwelcome: bool,
+    /// Whether an expectation that is refused can still be dropped: once, and with a body that is there for another try.
+    may_stop_expecting: bool,
 }
 
 impl Replay {
@@ -40,6 +42,7 @@ impl Replay {
             stale: false,
             any_version: versions == HttpVersions::Auto,
             unwelcome: false,
+            may_stop_expecting: true,
         }
     }
 
@@ -60,6 +63,19 @@ impl Replay {
         self.idempotent
     }
 
+    /// The same for a try with interceptors around it: a body that can be sent once is not taken back from them, because they may
+    /// have changed it.
+    pub(super) fn inside_interceptors(&self) -> Self {
+        let mut inside = self.clone();
+        inside.may_stop_expecting &= self.replayable;
+        inside
+    }
+
+    /// Whether a request whose expectation is refused may be made without it.
+    pub(super) fn may_stop_expecting(&self) -> bool {
+        self.may_stop_expecting
+    }
+
     /// A request that may not be sent twice is worth a question to the kernel before it is sent once.
     pub(super) fn is_careful(&self) -> bool {
         !self.idempotent
@@ -68,6 +84,7 @@ impl Replay {
     /// Whether and why to try again; always on a new connection, because the old ones of this host may be as dead.
     pub(super) fn decide(&mut self, failed: &Failed) -> Option<RetryCause> {
         if failed.expectation_refused {
+            self.may_stop_expecting = false;
             return Some(RetryCause::ExpectationRefused);
         }
         let body_is_whole = self.replayable || failed.unpolled.is_some();

@@ -72,11 +72,12 @@ impl<'a> Trying<'a> {
     /// `None` if neither the client nor the call has a policy.
     pub(super) fn of(hop: &mut Hop<'a>) -> Option<Self> {
         let policies = &hop.engine.policies;
-        let own = hop.call.retry.clone();
+        let own = hop.call.retry.as_ref();
         if !policies.is_set() && own.is_none() {
             return None;
         }
         let (host, started) = (hop.host, hop.started);
+        let own = own.map(|own| Retry::of_call(own, host.origin()));
         let origin = host.keep(|| policies.of(host.origin(), started))?;
         let trying = Self::new(policies, origin, own);
         hop.course.keeps_unpolled = trying.retry().is_some() && !hop.replay.is_replayable();
@@ -224,7 +225,10 @@ impl<'a> Trying<'a> {
         };
         self.had_request_timeout |= response.head.status == StatusCode::REQUEST_TIMEOUT;
         hop.take_back(unpolled);
-        hop.call.head.target = response.target.clone();
+        hop.call.head.put_back(|| response.target.clone());
+        if let Some(identity) = &hop.engine.identity {
+            identity.learn(&response);
+        }
         self.last = Some(match &response.content {
             Content::Kept => Last::Response(Box::new(response)),
             // Dropped before the wait, so that its connection is drained or closed.

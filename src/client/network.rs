@@ -183,6 +183,8 @@ impl RequestBuilder {
     ///
     /// `send` refuses it if the client has a connector of its own or denies private addresses.
     ///
+    /// A redirect to another origin leaves the socket, which was named for this one (security R3).
+    ///
     /// ```no_run
     /// # async fn run() -> sockeye::Result<()> {
     /// let client = sockeye::Client::new();

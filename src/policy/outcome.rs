@@ -182,7 +182,7 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
     if error.is_total() {
         // Who sets nothing but a total limit would never see the breaker open otherwise.
         let long = hints.unanswered.is_some_and(|time| time >= UNANSWERED);
-        let report = if long {
+        let report = if long && error.sent() != Sent::Nothing {
             Report::Failure
         } else {
             Report::Neutral

@@ -132,6 +132,14 @@ impl Retry {
         self
     }
 
+    /// What holds for an origin, of a call's own policy.
+    pub(crate) fn of_call(own: &Arc<Self>, origin: &Origin) -> Arc<Self> {
+        match own.overrides.of(origin) {
+            Some(own) => Arc::new(own.clone()),
+            None => Arc::clone(own),
+        }
+    }
+
     pub(super) fn of(&self, origin: &Origin) -> Self {
         let mut own = self.overrides.of(origin).unwrap_or(self).clone();
         own.overrides = Overrides::default();
@@ -273,12 +281,29 @@ pub enum RetryKind {
 }
 
 /// One attempt, as a [`Classify`] sees it.
-#[derive(Debug)]
 pub struct Attempt<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: &'a Uri,
     pub(crate) number: u32,
     pub(crate) came: Came<'a>,
+}
+
+impl fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A query may hold secrets (security L1).
+        let query = self.url.query().map_or("", |_| "?…");
+        let authority = self
+            .url
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let url = format_args!("{authority}{}{query}", self.url.path());
+        f.debug_struct("Attempt")
+            .field("method", self.method)
+            .field("url", &url)
+            .field("number", &self.number)
+            .field("came", &self.came)
+            .finish()
+    }
 }
 
 /// What came of an attempt.

@@ -259,3 +259,27 @@ async fn a_full_backlog_is_waited_for() {
     })
     .await;
 }
+
+/// Security R3: the socket of a call is its URL's; where a redirect leads to another origin, that one is dialled.
+#[tokio::test]
+async fn a_redirect_to_another_origin_leaves_the_socket_of_the_call() {
+    within(async {
+        let other = Server::plain(honest);
+        let location = other.url("/there");
+        let daemon = Server::plain(move |mut peer| {
+            let location = location.clone();
+            async move {
+                peer.request().await;
+                let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\n");
+                peer.send(format!("{head}content-length: 0\r\n\r\n")).await;
+                peer.end().await;
+            }
+        });
+        let entrance = Entrance::to(&daemon);
+        let client = builder().build().unwrap();
+        let text = get_over(&client, &entrance.path, "http://daemon.test/x").await;
+        assert_eq!(text, "GET /there ");
+        assert_eq!((entrance.accepted(), other.accepted()), (1, 1));
+    })
+    .await;
+}

@@ -2,6 +2,7 @@
 
 mod breaking;
 mod cancelling;
+mod intercepting;
 mod interplay;
 mod limiting;
 mod retrying;

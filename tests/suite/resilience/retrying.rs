@@ -486,3 +486,52 @@ async fn what_a_setting_forbids_is_not_retried() {
     assert!(!error.is_retryable());
     assert_eq!(client.stats().total.retries, 0);
 }
+
+/// A call's own policy has settings by origin, too.
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_the_call_goes_by_origin() {
+    let world = World::new();
+    let seen = play(&world, [status(503)]);
+    let client = build(&world, |client| client.retry(Retry::default()));
+    let own = Retry::default().for_origin(URL, Retry::none());
+    let outcome = client.get(URL).retry(own).send().await;
+    assert_eq!(failed_with(outcome).0, 503);
+    assert_eq!(seen.count(), 1);
+    settle(&client, &world).await;
+}
+
+/// Security L1: a classifier that prints what it sees prints no query.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_hides_its_query() {
+    let world = World::new();
+    play(&world, [status(503)]);
+    let retry = Retry::default().with_classifier(|attempt: &Attempt<'_>| {
+        let text = format!("{attempt:?}");
+        assert!(
+            text.contains("peer.test/path") && !text.contains("token"),
+            "{text}"
+        );
+        Verdict::Default
+    });
+    let client = build(&world, |client| client.retry(retry));
+    let call = client.get("http://peer.test/path?token=1");
+    call.send().await.unwrap();
+    settle(&client, &world).await;
+}
+
+/// The jar keeps the cookies of every response, of one that is tried again as well.
+#[cfg(feature = "cookies")]
+#[tokio::test(start_paused = true)]
+async fn cookies_of_what_is_retried_are_kept() {
+    let world = World::new();
+    let seen = play(&world, [with(503, "set-cookie: a=b\r\n")]);
+    let client = build(&world, |client| {
+        let jar = sockeye::CookieJar::new();
+        client.retry(Retry::default()).cookies(jar)
+    });
+    get(&client).await.unwrap();
+    get(&client).await.unwrap();
+    let requests = seen.requests();
+    assert_eq!(requests.last().unwrap().field("cookie"), Some("a=b"));
+    settle(&client, &world).await;
+}

@@ -1,0 +1,181 @@
+//! Retries together with what wraps each try: nothing of one try leaks into the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{HeaderValue, Request};
+use sockeye::{
+    Authenticator, Body, BoxFuture, Challenge, CircuitState, Error, ErrorKind, Limits, Next,
+    Redirects, Response, Result, Retry, Timeouts, on_request,
+};
+
+use super::{Act, SECOND, URL, build, failed_with, get, opens_after, play, status, with};
+use crate::support::peer::{World, let_others_run, ok, reply, settle};
+use crate::support::streams::fed;
+
+/// Adds a part to the query, as those who sign URLs do.
+async fn sign(mut request: Request<Body>, next: Next<'_>) -> Result<Response> {
+    let joint = request.uri().query().map_or('?', |_| '&');
+    let signed = format!("{}{joint}sig=1", request.uri());
+    *request.uri_mut() = signed.parse().unwrap();
+    next.run(request).await
+}
+
+struct Renews;
+
+impl Authenticator for Renews {
+    fn refresh<'a>(&'a self, _: &'a Challenge) -> BoxFuture<'a, Result<Option<HeaderValue>>> {
+        Box::pin(async { Ok(Some(HeaderValue::from_static("Bearer new"))) })
+    }
+}
+
+/// What an interceptor made of the URL is that try's alone, after a retry and after new credentials.
+#[tokio::test(start_paused = true)]
+async fn a_url_is_signed_once_each_time() {
+    for first in [
+        status(503),
+        with(401, "www-authenticate: Bearer realm=\"a\"\r\n"),
+    ] {
+        let world = World::new();
+        let seen = play(&world, [first]);
+        let client = build(&world, |client| {
+            client
+                .retry(Retry::default())
+                .authenticator_for(URL, Renews)
+                .attempt_interceptor(sign)
+        });
+        get(&client).await.unwrap().bytes().await.unwrap();
+        let requests = seen.requests();
+        let targets: Vec<_> = requests.iter().map(|request| request.target()).collect();
+        assert_eq!(targets, ["/?sig=1", "/?sig=1"]);
+        settle(&client, &world).await;
+    }
+}
+
+/// Security R2: a response that an interceptor has got elsewhere does not make that origin the call's own.
+#[tokio::test(start_paused = true)]
+async fn a_borrowed_response_is_not_of_the_calls_origin() {
+    let world = World::new();
+    world.serve(|request| match (request.field("host"), request.target()) {
+        (Some("other.test"), "/") => reply("302 Found", "location: http://other.test/next\r\n", ""),
+        _ => ok(request.field("authorization").unwrap_or("nothing")),
+    });
+    let lender = build(&world, |client| client.redirects(Redirects::none()));
+    let borrow = {
+        let lender = lender.clone();
+        move |request: Request<Body>, next: Next<'static>| {
+            let lender = lender.clone();
+            async move {
+                match request.uri().host() {
+                    Some("peer.test") => lender.get("http://other.test/").send().await,
+                    _ => next.run(request).await,
+                }
+            }
+        }
+    };
+    let client = build(&world, |client| client.attempt_interceptor(borrow));
+    let response = client.get(URL).bearer_auth("secret").send().await.unwrap();
+    assert_eq!(response.url().to_string(), "http://other.test/next");
+    assert_eq!(response.text().await.unwrap(), "nothing");
+    lender.close_idle();
+    let_others_run().await;
+    settle(&client, &world).await;
+}
+
+/// A server that refuses every expectation is asked twice, however often an interceptor puts it in.
+#[tokio::test(start_paused = true)]
+async fn an_expectation_is_dropped_once() {
+    let world = World::new();
+    world.serve(|_| reply("417 Expectation Failed", "", ""));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&tries);
+    let client = build(&world, |client| {
+        client.attempt_interceptor(on_request(move |parts| {
+            if count.fetch_add(1, Ordering::SeqCst) == 9 {
+                return Err(Error::interceptor("once more, without an end"));
+            }
+            let expect = HeaderValue::from_static("100-continue");
+            parts.headers.insert("expect", expect);
+            Ok(())
+        }))
+    });
+    let outcome = client.post(URL).body("x").send().await;
+    assert_eq!(failed_with(outcome).0, 417);
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+    settle(&client, &world).await;
+}
+
+/// A body that can be sent once is not taken back from an interceptor, which may have changed it.
+#[tokio::test(start_paused = true)]
+async fn a_changed_body_is_not_changed_again() {
+    let world = World::new();
+    let client = build(&world, |client| {
+        client.attempt_interceptor(async |request: Request<Body>, next: Next<'_>| {
+            next.run(request.map(Body::wrap)).await
+        })
+    });
+    let (feed, body) = fed();
+    let call = client
+        .post(URL)
+        .expect_continue(true)
+        .body(Body::stream(body));
+    let call = tokio::spawn(call.timeout(5 * SECOND).send());
+    let mut peer = world.accept().await;
+    peer.read_head().await.unwrap();
+    peer.write(reply("417 Expectation Failed", "", "")).await;
+    assert_eq!(failed_with(call.await.unwrap()).0, 417);
+    assert_eq!(world.accepts(), 1);
+    drop((feed, peer));
+    settle(&client, &world).await;
+}
+
+/// What failed inside and was made good does not count when the interceptor fails later.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_was_made_good_is_forgotten() {
+    async fn twice(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        let copy = Request::get(request.uri()).body(Body::empty()).unwrap();
+        let error = match next.run(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        next.run(copy).await?.bytes().await?;
+        Err(error)
+    }
+    let world = World::new();
+    let seen = play(&world, [Act::Say(ok("")), Act::Close]);
+    let client = build(&world, |client| client.attempt_interceptor(twice));
+    get(&client).await.unwrap();
+    let error = get(&client).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.attempts()),
+        (ErrorKind::Io, 1),
+        "{error}"
+    );
+    assert_eq!(seen.count(), 3);
+    settle(&client, &world).await;
+}
+
+/// Resilience 2.4: a total limit that strikes before anything was sent says nothing of the origin.
+#[tokio::test(start_paused = true)]
+async fn our_own_line_opens_no_circuit() {
+    let world = World::new();
+    play(&world, [Act::Silence]);
+    let client = build(&world, |client| {
+        client
+            .limits(Limits::default().with_max_connections(1.try_into().ok()))
+            .timeouts(Timeouts::none())
+            .circuit_breaker(opens_after(1))
+            .attempt_interceptor(async |request: Request<Body>, next: Next<'_>| {
+                next.run(request).await
+            })
+    });
+    let held = tokio::spawn(client.get(URL).send());
+    let_others_run().await;
+    let error = client.get(URL).timeout(2 * SECOND).send().await;
+    assert!(error.unwrap_err().is_timeout());
+    let circuit = client.circuit_breaker(URL).unwrap();
+    assert_eq!(circuit.state(), CircuitState::Closed);
+    held.abort();
+    let _ = held.await;
+    settle(&client, &world).await;
+}
