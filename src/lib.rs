@@ -92,8 +92,8 @@ pub use policy::{
 };
 pub use response::{Progress, Redirect, Response};
 pub use socket::{
-    Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,
-    TlsInfo, Upgraded,
+    Alpn, Connect, ConnectionInfo, Proxy, Resolve, Resolved, Route, Socket, TcpKeepalive,
+    TlsConfig, TlsInfo, Upgraded,
 };
 #[cfg(feature = "rustls")]
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};

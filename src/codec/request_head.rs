@@ -13,7 +13,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr, memchr3};
 
 use super::framing::{MethodKind, trim};
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, Forwarding, RequestHead};
+use crate::url::Origin;
 
 /// What is known of the length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +92,19 @@ pub(crate) fn encode(
     defaults: &DefaultFields,
     body: BodyLength,
 ) -> Result<EncodedHead, EncodeError> {
+    encode_in(out, head, defaults, body, None)
+}
+
+/// As [`encode`], for a connection to a proxy that forwards requests if there is `forwarding`.
+pub(crate) fn encode_in(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    defaults: &DefaultFields,
+    body: BodyLength,
+    forwarding: Option<&Forwarding>,
+) -> Result<EncodedHead, EncodeError> {
     let start = out.len();
-    let encoded = encode_onto(out, head, defaults, body);
+    let encoded = encode_onto(out, head, defaults, body, forwarding);
     if encoded.is_err() {
         out.truncate(start);
     }
@@ -104,10 +116,14 @@ fn encode_onto(
     head: &RequestHead,
     defaults: &DefaultFields,
     body: BodyLength,
+    forwarding: Option<&Forwarding>,
 ) -> Result<EncodedHead, EncodeError> {
     let own = check(head, body)?;
-    request_line(out, head)?;
+    request_line(out, head, forwarding)?;
     host(out, head)?;
+    if let Some(forwarding) = forwarding {
+        for_the_proxy(out, head, forwarding)?;
+    }
     if head.headers.is_empty() {
         out.put_slice(defaults.lines());
     } else {
@@ -203,8 +219,88 @@ fn is_protocols(value: &HeaderValue) -> bool {
         })
 }
 
-/// The target: its authority with the port for CONNECT, else in origin form.
-fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+/// Asks a proxy for a tunnel to an origin, with fields for the proxy (RFC 9110 section 9.3.6). On an error `out` is as before.
+pub(crate) fn encode_tunnel<'a>(
+    out: &mut BytesMut,
+    origin: &Origin,
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    let encode = || {
+        let host = origin.host();
+        if !is_graphic(host.as_bytes()) {
+            return Err(EncodeError::Host);
+        }
+        let authority = match host.contains(':') {
+            true => format!("[{host}]:{}", origin.port()),
+            false => format!("{host}:{}", origin.port()),
+        };
+        for part in [
+            "CONNECT ",
+            &authority,
+            " HTTP/1.1\r\nhost: ",
+            &authority,
+            "\r\n",
+        ] {
+            out.put_slice(part.as_bytes());
+        }
+        for (name, value) in fields {
+            field(out, name, value)?;
+        }
+        out.put_slice(b"\r\n");
+        Ok(())
+    };
+    let encoded = encode();
+    if encoded.is_err() {
+        out.truncate(start);
+    }
+    encoded
+}
+
+/// Whether a field may stand beside CONNECT: none that is about framing or the connection.
+pub(crate) fn may_go_to_a_proxy(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "host"
+            | "connection"
+            | "content-length"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a proxy is told with a request that it forwards. It takes the host from the URL and throws the field away (RFC 9112
+/// section 3.2.2), so that another one would be lost without a word.
+fn for_the_proxy(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    forwarding: &Forwarding,
+) -> Result<(), EncodeError> {
+    let own = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = head.target.host_field().as_bytes();
+    if own.is_some_and(|own| !own.eq_ignore_ascii_case(authority)) {
+        return Err(refused(
+            &header::HOST,
+            "the proxy that forwards the request takes the host from the URL",
+        ));
+    }
+    match &forwarding.authorization {
+        Some(value) => field(out, &header::PROXY_AUTHORIZATION, value),
+        None => Ok(()),
+    }
+}
+
+/// The target: its authority with the port for CONNECT, the URL for a proxy, else in origin form.
+fn request_line(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    forwarding: Option<&Forwarding>,
+) -> Result<(), EncodeError> {
     if head.method == Method::CONNECT {
         out.put_slice(b"CONNECT ");
         authority(out, head)?;
@@ -221,8 +317,23 @@ fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeErro
     out.reserve(method.len() + target.len() + 256);
     out.put_slice(method);
     out.put_slice(b" ");
+    if forwarding.is_some() {
+        absolute(out, head)?;
+    }
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
+    Ok(())
+}
+
+/// What makes an absolute form of an origin form (RFC 9112 section 3.2.2).
+fn absolute(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    let authority = head.target.host_field().as_bytes();
+    // Only requests without TLS are forwarded; for others there are tunnels.
+    if head.target.is_https() || !is_graphic(authority) {
+        return Err(EncodeError::RequestLine);
+    }
+    out.put_slice(b"http://");
+    out.put_slice(authority);
     Ok(())
 }
 
@@ -419,7 +530,12 @@ impl OwnFields {
             "keep-alive" | "proxy-connection" => {
                 return Err(refused(name, "the pool keeps connections alive"));
             }
-            "proxy-authorization" => return Err(refused(name, "it belongs to the hop to a proxy")),
+            "proxy-authorization" => {
+                return Err(refused(
+                    name,
+                    "it belongs to the hop to a proxy (Proxy::basic_auth, Proxy::header)",
+                ));
+            }
             _ => {}
         }
         Ok(())

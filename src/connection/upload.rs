@@ -12,10 +12,10 @@ use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
-use crate::codec::request_head::{EncodedHead, check, encode};
+use crate::codec::request_head::{EncodedHead, check, encode_in};
 use crate::codec::{BodyEncoder, BodyLength, EncodeError};
 use crate::error::Error;
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, Forwarding, RequestHead};
 use crate::socket::Socket;
 
 /// A request on its way out.
@@ -90,10 +90,11 @@ impl Upload {
         head: &RequestHead,
         defaults: &DefaultFields,
         body: &mut Body,
+        forwarding: Option<&Forwarding>,
     ) -> Result<EncodedHead, EncodeError> {
         self.out.clear();
         let length = body_length(body);
-        let mut encoded = encode(&mut self.out, head, defaults, length)?;
+        let mut encoded = encode_in(&mut self.out, head, defaults, length, forwarding)?;
         self.written = 0;
         self.polled = false;
         self.stopped = false;

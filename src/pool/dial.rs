@@ -160,7 +160,7 @@ impl Dial {
                 phase: phase(steps.now()),
                 limit,
             };
-            Err(Error::timeout(expired, Sent::Nothing))
+            Err(self.host.timed_out(expired))
         })
     }
 }
