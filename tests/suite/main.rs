@@ -40,6 +40,7 @@ mod mixing;
 mod multipart;
 mod network;
 mod pool;
+mod proxies;
 mod reading;
 mod redirects;
 mod resilience;
