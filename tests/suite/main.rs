@@ -34,6 +34,7 @@ mod interop;
 mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
+mod interop_proxy;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
