@@ -845,6 +845,70 @@ mod tests {
         }
     }
 
+    /// RFC 9112 section 3.2.2, and the credentials of the proxy behind Host.
+    #[test]
+    fn what_a_proxy_forwards_names_the_whole_url() {
+        let forward = |url: &str, fields: &[(&str, &str)], authorization: Option<&'static str>| {
+            let forwarding = Forwarding {
+                authorization: authorization.map(HeaderValue::from_static),
+            };
+            let mut out = BytesMut::from("before");
+            let head = head("GET", url, fields);
+            let defaults = DefaultFields::default();
+            let encoded = encode_in(
+                &mut out,
+                &head,
+                &defaults,
+                BodyLength::None,
+                Some(&forwarding),
+            );
+            if encoded.is_err() {
+                assert_eq!(out, "before", "an error writes nothing");
+            }
+            encoded.map(|_| String::from_utf8(out[6..].to_vec()).unwrap())
+        };
+        let absolute = "GET http://a.test:81/x?y HTTP/1.1\r\nhost: a.test:81\r\n";
+        let plain = forward("http://a.test:81/x?y", &[], None).unwrap();
+        assert_eq!(plain, format!("{absolute}\r\n"));
+        let known = forward("http://a.test:81/x?y", &[], Some("Basic x")).unwrap();
+        assert_eq!(
+            known,
+            format!("{absolute}proxy-authorization: Basic x\r\n\r\n")
+        );
+        assert!(forward("http://a.test/", &[("host", "A.Test")], None).is_ok());
+        let error = forward("http://a.test/", &[("host", "b.test")], None).unwrap_err();
+        assert!(error.to_string().contains("the proxy"), "{error}");
+        // What belongs into a tunnel is never forwarded.
+        let error = forward("https://a.test/", &[], None).unwrap_err();
+        assert_eq!(error, EncodeError::RequestLine);
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_by_authority() {
+        let fields = [
+            (
+                header::PROXY_AUTHORIZATION,
+                HeaderValue::from_static("Basic x"),
+            ),
+            (header::USER_AGENT, HeaderValue::from_static(" test ")),
+        ];
+        for (url, authority) in [
+            ("https://a.test", "a.test:443"),
+            ("http://a.test", "a.test:80"),
+            ("https://[::1]:8443", "[::1]:8443"),
+            ("https://a.test.", "a.test.:443"),
+        ] {
+            let target = UrlInput::Text(url.into()).parse(None).unwrap().target;
+            let mut out = BytesMut::new();
+            let fields = fields.iter().map(|(name, value)| (name, value));
+            encode_tunnel(&mut out, &target.origin(), fields).unwrap();
+            let expected = format!(
+                "CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\nproxy-authorization: Basic x\r\nuser-agent: test\r\n\r\n"
+            );
+            assert_eq!(out, expected);
+        }
+    }
+
     #[test]
     fn an_upgrade_is_asked_for_on_the_connection() {
         let with = |protocols: &'static str| {

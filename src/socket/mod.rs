@@ -61,6 +61,8 @@ pub use proxy::Proxy;
 pub(crate) use proxy::{Proxies, Via};
 pub use route::Route;
 pub(crate) use route::{Detour, Passage, Way};
+#[cfg(feature = "test-util")]
+pub(crate) use socks::SOCKS_BUILT_IN;
 pub use tcp_options::TcpKeepalive;
 use tls::TlsStream;
 #[cfg(feature = "http2")]
@@ -69,6 +71,8 @@ pub(crate) use tls::is_tls;
 pub use tls::{ClientIdentity, TlsConfigBuilder, TlsVersion};
 pub(crate) use tls::{TLS_BUILT_IN, tls_failure};
 pub use tls::{TlsConfig, TlsInfo};
+#[cfg(feature = "test-util")]
+pub(crate) use tunnel::{Destination, First, TunnelFailure, open as open_tunnel};
 pub use upgraded::Upgraded;
 
 /// Makes the first hop of a connection: the seam for tests and for transports of your own.

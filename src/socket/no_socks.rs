@@ -7,7 +7,7 @@ use super::Socket;
 use super::proxy::Login;
 use super::tunnel::Destination;
 
-pub(super) const SOCKS_BUILT_IN: bool = false;
+pub(crate) const SOCKS_BUILT_IN: bool = false;
 
 /// What a proxy did that cannot happen.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::proxy::Login;
 use super::tunnel::Destination;
 
-pub(super) const SOCKS_BUILT_IN: bool = true;
+pub(crate) const SOCKS_BUILT_IN: bool = true;
 
 /// What a proxy answered that is not a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

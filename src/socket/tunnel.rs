@@ -63,7 +63,7 @@ pub(crate) struct Refused {
 }
 
 /// Makes the tunnel.
-pub(super) async fn open(
+pub(crate) async fn open(
     socket: &mut Socket,
     via: &Via,
     to: Destination<'_>,
@@ -81,7 +81,7 @@ pub(super) async fn open(
 }
 
 /// Asks a proxy of HTTP.
-pub(crate) async fn connect(
+async fn connect(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     via: &Via,
     origin: &Origin,
