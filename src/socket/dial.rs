@@ -89,7 +89,7 @@ pub(crate) enum DialError {
     Connector(io::Error),
     Tls(TlsFailure),
     /// The proxy was not reached.
-    Proxy(Via, Box<DialError>),
+    Proxy(Via, Box<Self>),
     /// It was, and made no tunnel.
     Tunnel(Via, TunnelFailure),
 }

@@ -404,15 +404,7 @@ impl Via {
     }
 
     /// Everything that tells two apart. The pattern is exhaustive, so that a new field asks to be compared (security P1).
-    fn identity(
-        &self,
-    ) -> (
-        Protocol,
-        &Origin,
-        Option<&Login>,
-        Option<&[u8]>,
-        &[(HeaderName, HeaderValue)],
-    ) {
+    fn identity(&self) -> Identity<'_> {
         let Inner {
             protocol,
             place,
@@ -423,9 +415,24 @@ impl Via {
             tls: _,
         } = &*self.0;
         let Forwarding { authorization } = &**forwarding;
-        let authorization = authorization.as_ref().map(HeaderValue::as_bytes);
-        (*protocol, place, login.as_ref(), authorization, fields)
+        Identity {
+            protocol: *protocol,
+            place,
+            login: login.as_ref(),
+            authorization: authorization.as_ref(),
+            fields,
+        }
     }
+}
+
+/// What two equal ones have in common. Values of fields are compared byte by byte.
+#[derive(PartialEq, Eq, Hash)]
+struct Identity<'a> {
+    protocol: Protocol,
+    place: &'a Origin,
+    login: Option<&'a Login>,
+    authorization: Option<&'a HeaderValue>,
+    fields: &'a [(HeaderName, HeaderValue)],
 }
 
 impl PartialEq for Via {

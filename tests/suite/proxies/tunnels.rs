@@ -370,9 +370,11 @@ async fn http2_by_prior_knowledge() {
             if !answer.ends_with(b"\0") {
                 session.send(Frames::new().settings(&[]));
             }
-            tokio::spawn(Honest::default().go_on(session, Report::default()))
+            (tokio::spawn(
+                Honest::default().go_on(session, Report::default()),
+            ),)
         };
-        let (response, serving) = tokio::join!(client.get("http://a.test/x").send(), peer);
+        let (response, (serving,)) = tokio::join!(client.get("http://a.test/x").send(), peer);
         let response = response.unwrap();
         assert_eq!(response.version(), http::Version::HTTP_2);
         assert_eq!(response.text().await.unwrap(), "/x");
@@ -645,9 +647,11 @@ mod secure {
                 let connection = connection.secure(config.into()).await.unwrap();
                 let session = Session::new(connection).await;
                 session.send(Frames::new().settings(&[]));
-                tokio::spawn(Honest::default().go_on(session, Report::default()))
+                (tokio::spawn(
+                    Honest::default().go_on(session, Report::default()),
+                ),)
             };
-            let (response, serving) = tokio::join!(client.get(url).send(), peer);
+            let (response, (serving,)) = tokio::join!(client.get(url).send(), peer);
             let response = response.unwrap();
             assert_eq!(response.version(), http::Version::HTTP_2);
             assert_eq!(response.text().await.unwrap(), "/x");
