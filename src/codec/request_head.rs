@@ -85,18 +85,8 @@ pub(crate) enum EncodeError {
     },
 }
 
-/// Writes the head to the end of `out`; on an error `out` is as before.
+/// Writes the head to the end of `out`; on an error `out` is as before. With `forwarding` it is for a proxy that forwards it.
 pub(crate) fn encode(
-    out: &mut BytesMut,
-    head: &RequestHead,
-    defaults: &DefaultFields,
-    body: BodyLength,
-) -> Result<EncodedHead, EncodeError> {
-    encode_in(out, head, defaults, body, None)
-}
-
-/// As [`encode`], for a connection to a proxy that forwards requests if there is `forwarding`.
-pub(crate) fn encode_in(
     out: &mut BytesMut,
     head: &RequestHead,
     defaults: &DefaultFields,
@@ -795,7 +785,7 @@ mod tests {
         let mut out = BytesMut::from("before");
         let mut fields = HeaderMap::new();
         fields.insert("accept", HeaderValue::from_static("*/*"));
-        let encoded = encode(&mut out, head, &DefaultFields::new(&fields), body);
+        let encoded = encode(&mut out, head, &DefaultFields::new(&fields), body, None);
         if encoded.is_err() {
             assert_eq!(out, "before", "an error writes nothing");
         }
@@ -855,7 +845,7 @@ mod tests {
             let mut out = BytesMut::from("before");
             let head = head("GET", url, fields);
             let defaults = DefaultFields::default();
-            let encoded = encode_in(
+            let encoded = encode(
                 &mut out,
                 &head,
                 &defaults,

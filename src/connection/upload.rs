@@ -12,7 +12,7 @@ use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
-use crate::codec::request_head::{EncodedHead, check, encode_in};
+use crate::codec::request_head::{EncodedHead, check, encode};
 use crate::codec::{BodyEncoder, BodyLength, EncodeError};
 use crate::error::Error;
 use crate::head::{DefaultFields, Forwarding, RequestHead};
@@ -94,7 +94,7 @@ impl Upload {
     ) -> Result<EncodedHead, EncodeError> {
         self.out.clear();
         let length = body_length(body);
-        let mut encoded = encode_in(&mut self.out, head, defaults, length, forwarding)?;
+        let mut encoded = encode(&mut self.out, head, defaults, length, forwarding)?;
         self.written = 0;
         self.polled = false;
         self.stopped = false;

@@ -32,7 +32,11 @@ impl fmt::Display for SocksFailure {
 pub(super) async fn negotiate(
     _: &mut Socket,
     _: Option<&Login>,
-    _: Destination<'_>,
+    to: Destination<'_>,
 ) -> io::Result<Result<(), SocksFailure>> {
-    Err(io::ErrorKind::Unsupported.into())
+    let to = match to {
+        Destination::Origin(origin) => origin.to_string(),
+        Destination::Address(address) => address.to_string(),
+    };
+    Err(io::Error::new(io::ErrorKind::Unsupported, to))
 }
