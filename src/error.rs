@@ -62,6 +62,8 @@ struct Inner {
     unprocessed: bool,
     /// A setting is why it failed, so it fails again.
     is_final: bool,
+    /// With which a proxy refused to make a tunnel.
+    proxy_status: Option<StatusCode>,
     /// Of a call that was refused for a time.
     retry_after: Option<Duration>,
 }
@@ -91,7 +93,7 @@ pub enum ErrorKind {
     PoolFull,
     /// The peer broke HTTP, a head or a body that is cut short included.
     Protocol,
-    /// A proxy refused or failed.
+    /// A proxy could not be reached, refused or failed; see [`Error::proxy_status`].
     Proxy,
     /// A rate limit would make the call wait too long.
     RateLimited,
@@ -177,6 +179,7 @@ impl Error {
             replayable: false,
             unprocessed: false,
             is_final: false,
+            proxy_status: None,
             retry_after: None,
         }))
     }
@@ -292,6 +295,12 @@ impl Error {
         self
     }
 
+    /// Adds the status with which a proxy refused to make a tunnel.
+    pub(crate) fn by_proxy(mut self, status: Option<StatusCode>) -> Self {
+        self.inner().proxy_status = status;
+        self
+    }
+
     /// Adds the origin only, for what fails after the head.
     pub(crate) fn at(mut self, origin: &Origin) -> Self {
         self.inner().origin.get_or_insert_with(|| origin.clone());
@@ -355,6 +364,21 @@ impl Error {
     /// The status, if a status is what failed the call.
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status.as_ref().map(|error| error.status)
+    }
+
+    /// The status with which a proxy refused to make a tunnel (CONNECT), if that is what failed the call. It is not the
+    /// server's, which [`status`](Self::status) is.
+    ///
+    /// ```no_run
+    /// # async fn run(client: sockeye::Client) {
+    /// match client.get("https://example.com/").send().await {
+    ///     Err(error) if error.proxy_status().is_some() => eprintln!("ask who runs the proxy: {error}"),
+    ///     _ => {}
+    /// }
+    /// # }
+    /// ```
+    pub fn proxy_status(&self) -> Option<StatusCode> {
+        self.0.proxy_status
     }
 
     /// Status, headers and the beginning of the body, if a status is what failed the call.

@@ -35,6 +35,22 @@ pub(crate) struct Asks {
     pub(crate) on_informational: Option<OnInformational>,
 }
 
+/// How requests stand on a connection to a proxy that forwards them: their target is the whole URL (RFC 9112 section 3.2.2),
+/// and the proxy may want credentials, which no other connection is given (security R5).
+#[derive(Clone, Default)]
+pub(crate) struct Forwarding {
+    /// The value of Proxy-Authorization.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarding")
+            .field("authorization", &self.authorization.is_some())
+            .finish()
+    }
+}
+
 /// A function of the user's that is told of interim responses.
 pub(crate) type OnInformational = Arc<dyn Fn(&http::Response<()>) + Send + Sync>;
 

@@ -26,6 +26,7 @@
 //! - What a request carries as a secret reaches the origin that it was set for, and no other, wherever redirects lead.
 //! - A host is looked up once for all calls that wait for it, the answer is remembered for its time, and every address is
 //!   checked before it is dialled: see [`Resolve`] and [`ClientBuilder::deny_private`].
+//! - What is for a proxy reaches that proxy alone, and calls that differ in anything about it share no connection: see [`Proxy`].
 //! - Credentials, field values and query strings never show in `Display` or `Debug`.
 //!
 //! # Policies
@@ -49,6 +50,7 @@
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
+//! `socks`: a [`Proxy`] may speak SOCKS5.
 //! `test-util`: `sockeye::test`, checks for test suites.
 
 mod body;
@@ -92,8 +94,8 @@ pub use policy::{
 };
 pub use response::{Progress, Redirect, Response};
 pub use socket::{
-    Alpn, Connect, ConnectionInfo, Resolve, Resolved, Route, Socket, TcpKeepalive, TlsConfig,
-    TlsInfo, Upgraded,
+    Alpn, Connect, ConnectionInfo, Proxy, Resolve, Resolved, Route, Socket, TcpKeepalive,
+    TlsConfig, TlsInfo, Upgraded,
 };
 #[cfg(feature = "rustls")]
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};

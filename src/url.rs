@@ -59,6 +59,11 @@ impl Origin {
         self.https == target.https && self.port == target.port && *self.host == *target.host()
     }
 
+    /// The same at another port.
+    pub(crate) fn at_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
     /// The origin of a URL in a setting, which the error names.
     pub(crate) fn of_setting(url: impl IntoUrl, setting: &'static str) -> Result<Self, Error> {
         let parsed = url.into_url_input().parse(None);

@@ -23,6 +23,7 @@ mod no_cookies;
 mod replay;
 mod trying;
 mod versions;
+mod ways;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -39,7 +40,9 @@ use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
 use crate::policy::{Policies, Redirects, Retry};
-use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, Way, check_request};
+use crate::pool::{
+    AnswerBody, Asked, Failed, Host, Pool, Proxies, TLS_BUILT_IN, Way, check_request,
+};
 use crate::response::{Content, Moments, Response};
 use crate::stats::{Counters, RetryCause};
 use crate::url::Target;
@@ -58,6 +61,7 @@ pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
+pub(crate) use ways::of_target as way_for;
 
 /// What all calls of a client share.
 pub(crate) struct Engine {
@@ -67,6 +71,8 @@ pub(crate) struct Engine {
     pub(crate) versions: HttpVersions,
     /// The socket of the Unix domain that all connections lead to.
     pub(crate) unix: Option<Arc<Path>>,
+    /// `None` for a client that never goes through a proxy.
+    pub(crate) proxies: Option<Box<Proxies>>,
     pub(crate) https_only: bool,
     pub(crate) redirects: Redirects,
     pub(crate) interceptors: Interceptors,
@@ -108,6 +114,8 @@ pub(crate) struct Call {
     /// In place of the client's.
     pub(crate) unix: Option<Arc<Path>>,
     /// In place of the client's.
+    pub(crate) proxies: Option<Arc<Proxies>>,
+    /// In place of the client's.
     pub(crate) retry: Option<Arc<Retry>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
@@ -135,6 +143,7 @@ impl Call {
             versions: self.versions,
             redirects: self.redirects.clone(),
             unix: self.unix.clone(),
+            proxies: self.proxies.clone(),
             retry: self.retry.clone(),
             idempotent: self.idempotent,
             max_body: self.max_body,
@@ -241,13 +250,11 @@ async fn hop(
     let versions = call.versions.unwrap_or(engine.versions);
     let versions = versions::of_call(versions, &call.head)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let way = Way {
-        versions,
-        unix: call.unix.as_ref().or(engine.unix.as_ref()),
-    };
+    let way = ways::of_call(engine, call, versions)
+        .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let host = engine.pool.host(&call.head.target, way, runtime);
     let http1 = host.wants_http1() && versions == HttpVersions::Auto;
-    let http1 = http1.then(|| over_http1(engine, call, runtime));
+    let http1 = http1.then(|| over_http1(engine, way, &call.head.target, runtime));
     let watch = Watch::begin(&host);
     let mut hop = Hop {
         engine,
@@ -328,7 +335,11 @@ async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
         hop.host.counters().retried(cause);
         if cause == RetryCause::Http1Required {
             hop.host.note_http1_required();
-            hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
+            // The choice for this URL is the same as before; that it was made without a mistake is known.
+            if let Ok(way) = ways::of_call(hop.engine, hop.call, HttpVersions::Http1) {
+                let target = &hop.call.head.target;
+                hop.http1 = Some(over_http1(hop.engine, way, target, hop.runtime));
+            }
         }
         hop.take_back(failed.unpolled.take());
         before = Some(Box::new(failed));
@@ -432,12 +443,12 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
 }
 
 /// The host of the same target where HTTP/1.1 alone is spoken.
-fn over_http1(engine: &Engine, call: &Call, runtime: &Handle) -> Arc<Host> {
+fn over_http1(engine: &Engine, way: Way<'_>, target: &Target, runtime: &Handle) -> Arc<Host> {
     let way = Way {
         versions: HttpVersions::Http1,
-        unix: call.unix.as_ref().or(engine.unix.as_ref()),
+        ..way
     };
-    engine.pool.host(&call.head.target, way, runtime)
+    engine.pool.host(target, way, runtime)
 }
 
 /// Waits for a body that is made for this try, within the limits that no step has of its own.

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::network::Network;
+use super::proxies::ProxySettings;
 use super::{Asking, Base, Client, Codings, Inner};
 use crate::body::Accepted;
 use crate::call::{Authenticator, CookieJar, Engine, Identity, Interceptor, Lots, Scoped};
@@ -48,6 +49,7 @@ pub struct ClientBuilder {
     http2: Http2Config,
     tls: Option<TlsConfig>,
     pub(super) network: Network,
+    pub(super) proxies: ProxySettings,
     connector: Option<Arc<dyn Connect>>,
     pub(super) redirects: Redirects,
     pub(super) cookies: Option<CookieJar>,
@@ -76,6 +78,7 @@ impl ClientBuilder {
             http2: Http2Config::default(),
             tls: None,
             network: Network::default(),
+            proxies: ProxySettings::default(),
             connector: None,
             redirects: Redirects::default(),
             cookies: None,
@@ -231,7 +234,9 @@ impl ClientBuilder {
     }
 
     /// How the first hop is connected. Default: DNS and TCP. With a connector of your own, nothing of what is set about names,
-    /// addresses and sockets applies.
+    /// addresses and sockets applies, and
+    /// the proxies that the environment names do not; one that is set is what the connector is to lead to
+    /// ([`Route::first_hop`](crate::Route::first_hop)).
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Some(Arc::new(connector));
         self
@@ -279,6 +284,10 @@ impl ClientBuilder {
         let codings = codings(&mut self.headers, self.decompress);
         let no_unix = self.network.no_unix(self.connector.is_some());
         self.network.check(self.connector.is_some())?;
+        let proxies = self
+            .proxies
+            .settle(&self.network, self.connector.is_some())?;
+        let deny_private = self.network.denies_private();
         let (dialling, unix) = self.network.into_parts();
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default(), dialling);
         let base_origin = base.as_ref().map(|base| base.target.origin());
@@ -303,6 +312,7 @@ impl ClientBuilder {
                 interceptors: self.interceptors.into(),
                 attempt_interceptors: self.attempt_interceptors.into(),
                 unix,
+                proxies: proxies.map(Box::new),
                 policies: Policies::new(self.resilience, Instant::now()),
                 lots: Lots::default(),
             }),
@@ -311,6 +321,7 @@ impl ClientBuilder {
             max_body: self.max_body,
             codings,
             no_unix,
+            deny_private,
         })))
     }
 
@@ -443,7 +454,10 @@ const NO_DEFAULTS: &[(&str, &str)] = &[
     ("expect", "set it on the request"),
     ("host", "set it on the request"),
     ("keep-alive", "the pool keeps connections alive"),
-    ("proxy-authorization", "it belongs to the hop to a proxy"),
+    (
+        "proxy-authorization",
+        "it belongs to the hop to a proxy (Proxy::basic_auth, Proxy::header)",
+    ),
     ("proxy-connection", "the pool keeps connections alive"),
     ("te", "set it on the request"),
     ("trailer", "set it on the request"),

@@ -2,7 +2,7 @@
 //!
 //! - `builder` makes a client and checks every setting
 //! - `request` makes a call and checks every part of it
-//! - `network` is how a client finds and reaches a host
+//! - `network` is how a client finds and reaches a host, `proxies` through what
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
 //! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
@@ -24,6 +24,7 @@ mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod network;
+mod proxies;
 mod redirects;
 mod request;
 mod resilience;
@@ -44,10 +45,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::body::{Accepted, Body};
-use crate::call::{Engine, versions_for};
+use crate::call::{Engine, versions_for, way_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::pool::Way;
 use crate::response::Response;
 use crate::stats::Stats;
 use crate::url::{IntoUrl, Parsed, Target};
@@ -84,6 +84,7 @@ struct Inner {
     codings: Codings,
     /// Why a call cannot lead to a socket of the Unix domain, if it cannot.
     no_unix: Option<&'static str>,
+    deny_private: bool,
 }
 
 /// How responses are decoded unless a call says otherwise.
@@ -122,8 +123,12 @@ pub struct Closed {
 
 impl Client {
     /// A client with the default settings.
+    ///
+    /// A variable of the environment that is to name a proxy (see [`ClientBuilder::proxy`]) and does not, fails the calls that it
+    /// concerns; [`ClientBuilder::build`] would tell at once.
     pub fn new() -> Self {
         Self::builder()
+            .tell_mistakes_of_the_environment_later()
             .build()
             .expect("the default settings are valid")
     }
@@ -213,10 +218,7 @@ impl Client {
         };
         let deadline = Deadline::new(&self.0.engine.timeouts, Instant::now());
         let versions = versions_for(self.0.engine.versions, &target)?;
-        let way = Way {
-            versions,
-            unix: self.0.engine.unix.as_ref(),
-        };
+        let way = way_for(&self.0.engine, &target, versions)?;
         let host = self.0.engine.pool.host(&target, way, &runtime);
         let opened = self
             .0

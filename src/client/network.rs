@@ -77,7 +77,9 @@ impl ClientBuilder {
     /// connection is made to that very address. IPv6 addresses that carry one of IPv4 (mapped, NAT64, 6to4, Teredo) are
     /// judged by that one. Where all addresses are excluded the call fails with [`ErrorKind::Connect`](crate::ErrorKind),
     /// naming them, and is not to be retried; else the others are tried. It is refused together with
-    /// [`connector`](Self::connector) and a socket of the Unix domain, which it does not see.
+    /// [`connector`](Self::connector) and a socket of the Unix domain, which it does not see. Proxies of the environment are
+    /// not used with it, and one that is set is refused unless it [guards addresses](crate::Proxy::guards_addresses) itself:
+    /// only the proxy's own address would be seen here.
     ///
     /// Denied: 0.0.0.0/8, 10/8, 100.64/10, 127/8, 169.254/16, 172.16/12, 192.0.0/24, 192.168/16, 198.18/15, 224/4, 240/4;
     /// `::`, `::1`, `64:ff9b:1::/48`, `fc00::/7`, `fe80::/10`, `fec0::/10`, `ff00::/8`.
@@ -161,7 +163,8 @@ impl ClientBuilder {
     ///
     /// The URL says what is spoken there and what the Host field is: `http://` plain HTTP, `https://` TLS with the URL's
     /// host as the name. Nothing is looked up, and no address is known of such a connection. A path that begins with a zero
-    /// byte is an abstract name (Linux). While the server's backlog is full, connecting waits, within the connect limit.
+    /// byte is an abstract name (Linux). While the server's backlog is full, connecting waits, within the connect limit. Proxies
+    /// of the environment are not used; one that is set is refused beside it.
     ///
     /// ```no_run
     /// # async fn run() -> sockeye::Result<()> {
@@ -183,7 +186,8 @@ impl RequestBuilder {
     ///
     /// `send` refuses it if the client has a connector of its own or denies private addresses.
     ///
-    /// A redirect to another origin leaves the socket, which was named for this one (security R3).
+    /// It beats a proxy of the client's; one of the call's own ([`proxy`](Self::proxy)) is refused beside it. A redirect to
+    /// another origin leaves the socket, which was named for this one (security R3).
     ///
     /// ```no_run
     /// # async fn run() -> sockeye::Result<()> {
@@ -243,6 +247,14 @@ impl Network {
             check_path(path)?;
         }
         self.dialling.tcp.check().map_err(Error::invalid)
+    }
+
+    pub(super) fn denies_private(&self) -> bool {
+        self.dialling.deny_private
+    }
+
+    pub(super) fn has_unix(&self) -> bool {
+        self.unix.is_some()
     }
 
     pub(super) fn into_parts(self) -> (DialSettings, Option<Arc<Path>>) {

@@ -22,6 +22,7 @@ use crate::error::{BoxFuture, Error, Result};
 use crate::head::{Asks, RequestHead, is_secret, mark_secrets};
 use crate::policy::{Redirects, Retry};
 use crate::response::Response;
+use crate::socket::Proxies;
 use crate::url::{Parsed, Target};
 
 /// A request being made. `send` sends it; so does `.await`, with one allocation more.
@@ -56,6 +57,7 @@ struct Options {
     versions: Option<HttpVersions>,
     redirects: Option<Box<Redirects>>,
     unix: Option<Arc<Path>>,
+    proxies: Option<Arc<Proxies>>,
     retry: Option<Arc<Retry>>,
     error_for_status: Option<bool>,
     idempotent: bool,
@@ -85,6 +87,7 @@ impl RequestBuilder {
                 versions: None,
                 redirects: None,
                 unix: None,
+                proxies: None,
                 retry: None,
                 idempotent: false,
                 max_body,
@@ -114,6 +117,7 @@ impl RequestBuilder {
             builder.call.versions = options.versions;
             builder.call.redirects = options.redirects;
             builder.call.unix = options.unix;
+            builder.call.proxies = options.proxies;
             builder.call.retry = options.retry;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
@@ -330,6 +334,7 @@ impl RequestBuilder {
             versions: self.call.versions,
             redirects: self.call.redirects,
             unix: self.call.unix,
+            proxies: self.call.proxies,
             retry: self.call.retry,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
@@ -409,6 +414,7 @@ impl RequestBuilder {
             }
         }
         self.check_unix();
+        self.check_proxies();
         self.call.accepted = self.settle_codings();
         if let Some((bytes, coding)) = self.compression.take() {
             self.compress_body(bytes, coding);

@@ -13,7 +13,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr, memchr3};
 
 use super::framing::{MethodKind, trim};
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, Forwarding, RequestHead};
+use crate::url::Origin;
 
 /// What is known of the length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,15 +85,16 @@ pub(crate) enum EncodeError {
     },
 }
 
-/// Writes the head to the end of `out`; on an error `out` is as before.
+/// Writes the head to the end of `out`; on an error `out` is as before. With `forwarding` it is for a proxy that forwards it.
 pub(crate) fn encode(
     out: &mut BytesMut,
     head: &RequestHead,
     defaults: &DefaultFields,
     body: BodyLength,
+    forwarding: Option<&Forwarding>,
 ) -> Result<EncodedHead, EncodeError> {
     let start = out.len();
-    let encoded = encode_onto(out, head, defaults, body);
+    let encoded = encode_onto(out, head, defaults, body, forwarding);
     if encoded.is_err() {
         out.truncate(start);
     }
@@ -104,10 +106,14 @@ fn encode_onto(
     head: &RequestHead,
     defaults: &DefaultFields,
     body: BodyLength,
+    forwarding: Option<&Forwarding>,
 ) -> Result<EncodedHead, EncodeError> {
     let own = check(head, body)?;
-    request_line(out, head)?;
+    request_line(out, head, forwarding)?;
     host(out, head)?;
+    if let Some(forwarding) = forwarding {
+        for_the_proxy(out, head, forwarding)?;
+    }
     if head.headers.is_empty() {
         out.put_slice(defaults.lines());
     } else {
@@ -203,8 +209,88 @@ fn is_protocols(value: &HeaderValue) -> bool {
         })
 }
 
-/// The target: its authority with the port for CONNECT, else in origin form.
-fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+/// Asks a proxy for a tunnel to an origin, with fields for the proxy (RFC 9110 section 9.3.6). On an error `out` is as before.
+pub(crate) fn encode_tunnel<'a>(
+    out: &mut BytesMut,
+    origin: &Origin,
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    let encode = || {
+        let host = origin.host();
+        if !is_graphic(host.as_bytes()) {
+            return Err(EncodeError::Host);
+        }
+        let authority = match host.contains(':') {
+            true => format!("[{host}]:{}", origin.port()),
+            false => format!("{host}:{}", origin.port()),
+        };
+        for part in [
+            "CONNECT ",
+            &authority,
+            " HTTP/1.1\r\nhost: ",
+            &authority,
+            "\r\n",
+        ] {
+            out.put_slice(part.as_bytes());
+        }
+        for (name, value) in fields {
+            field(out, name, value)?;
+        }
+        out.put_slice(b"\r\n");
+        Ok(())
+    };
+    let encoded = encode();
+    if encoded.is_err() {
+        out.truncate(start);
+    }
+    encoded
+}
+
+/// Whether a field may stand beside CONNECT: none that is about framing or the connection.
+pub(crate) fn may_go_to_a_proxy(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "host"
+            | "connection"
+            | "content-length"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a proxy is told with a request that it forwards. It takes the host from the URL and throws the field away (RFC 9112
+/// section 3.2.2), so that another one would be lost without a word.
+fn for_the_proxy(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    forwarding: &Forwarding,
+) -> Result<(), EncodeError> {
+    let own = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = head.target.host_field().as_bytes();
+    if own.is_some_and(|own| !own.eq_ignore_ascii_case(authority)) {
+        return Err(refused(
+            &header::HOST,
+            "the proxy that forwards the request takes the host from the URL",
+        ));
+    }
+    match &forwarding.authorization {
+        Some(value) => field(out, &header::PROXY_AUTHORIZATION, value),
+        None => Ok(()),
+    }
+}
+
+/// The target: its authority with the port for CONNECT, the URL for a proxy, else in origin form.
+fn request_line(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    forwarding: Option<&Forwarding>,
+) -> Result<(), EncodeError> {
     if head.method == Method::CONNECT {
         out.put_slice(b"CONNECT ");
         authority(out, head)?;
@@ -221,8 +307,23 @@ fn request_line(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeErro
     out.reserve(method.len() + target.len() + 256);
     out.put_slice(method);
     out.put_slice(b" ");
+    if forwarding.is_some() {
+        absolute(out, head)?;
+    }
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
+    Ok(())
+}
+
+/// What makes an absolute form of an origin form (RFC 9112 section 3.2.2).
+fn absolute(out: &mut BytesMut, head: &RequestHead) -> Result<(), EncodeError> {
+    let authority = head.target.host_field().as_bytes();
+    // Only requests without TLS are forwarded; for others there are tunnels.
+    if head.target.is_https() || !is_graphic(authority) {
+        return Err(EncodeError::RequestLine);
+    }
+    out.put_slice(b"http://");
+    out.put_slice(authority);
     Ok(())
 }
 
@@ -419,7 +520,12 @@ impl OwnFields {
             "keep-alive" | "proxy-connection" => {
                 return Err(refused(name, "the pool keeps connections alive"));
             }
-            "proxy-authorization" => return Err(refused(name, "it belongs to the hop to a proxy")),
+            "proxy-authorization" => {
+                return Err(refused(
+                    name,
+                    "it belongs to the hop to a proxy (Proxy::basic_auth, Proxy::header)",
+                ));
+            }
             _ => {}
         }
         Ok(())
@@ -679,7 +785,7 @@ mod tests {
         let mut out = BytesMut::from("before");
         let mut fields = HeaderMap::new();
         fields.insert("accept", HeaderValue::from_static("*/*"));
-        let encoded = encode(&mut out, head, &DefaultFields::new(&fields), body);
+        let encoded = encode(&mut out, head, &DefaultFields::new(&fields), body, None);
         if encoded.is_err() {
             assert_eq!(out, "before", "an error writes nothing");
         }
@@ -726,6 +832,70 @@ mod tests {
         for url in ["http://a.test/path", "http://a.test/?query"] {
             let error = run(&head("CONNECT", url, &[]), BodyLength::None).unwrap_err();
             assert_eq!(error, EncodeError::ConnectWithPath, "{url}");
+        }
+    }
+
+    /// RFC 9112 section 3.2.2, and the credentials of the proxy behind Host.
+    #[test]
+    fn what_a_proxy_forwards_names_the_whole_url() {
+        let forward = |url: &str, fields: &[(&str, &str)], authorization: Option<&'static str>| {
+            let forwarding = Forwarding {
+                authorization: authorization.map(HeaderValue::from_static),
+            };
+            let mut out = BytesMut::from("before");
+            let head = head("GET", url, fields);
+            let defaults = DefaultFields::default();
+            let encoded = encode(
+                &mut out,
+                &head,
+                &defaults,
+                BodyLength::None,
+                Some(&forwarding),
+            );
+            if encoded.is_err() {
+                assert_eq!(out, "before", "an error writes nothing");
+            }
+            encoded.map(|_| String::from_utf8(out[6..].to_vec()).unwrap())
+        };
+        let absolute = "GET http://a.test:81/x?y HTTP/1.1\r\nhost: a.test:81\r\n";
+        let plain = forward("http://a.test:81/x?y", &[], None).unwrap();
+        assert_eq!(plain, format!("{absolute}\r\n"));
+        let known = forward("http://a.test:81/x?y", &[], Some("Basic x")).unwrap();
+        assert_eq!(
+            known,
+            format!("{absolute}proxy-authorization: Basic x\r\n\r\n")
+        );
+        assert!(forward("http://a.test/", &[("host", "A.Test")], None).is_ok());
+        let error = forward("http://a.test/", &[("host", "b.test")], None).unwrap_err();
+        assert!(error.to_string().contains("the proxy"), "{error}");
+        // What belongs into a tunnel is never forwarded.
+        let error = forward("https://a.test/", &[], None).unwrap_err();
+        assert_eq!(error, EncodeError::RequestLine);
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_by_authority() {
+        let fields = [
+            (
+                header::PROXY_AUTHORIZATION,
+                HeaderValue::from_static("Basic x"),
+            ),
+            (header::USER_AGENT, HeaderValue::from_static(" test ")),
+        ];
+        for (url, authority) in [
+            ("https://a.test", "a.test:443"),
+            ("http://a.test", "a.test:80"),
+            ("https://[::1]:8443", "[::1]:8443"),
+            ("https://a.test.", "a.test.:443"),
+        ] {
+            let target = UrlInput::Text(url.into()).parse(None).unwrap().target;
+            let mut out = BytesMut::new();
+            let fields = fields.iter().map(|(name, value)| (name, value));
+            encode_tunnel(&mut out, &target.origin(), fields).unwrap();
+            let expected = format!(
+                "CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\nproxy-authorization: Basic x\r\nuser-agent: test\r\n\r\n"
+            );
+            assert_eq!(out, expected);
         }
     }
 

@@ -32,7 +32,7 @@ use crate::codec::{
 use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
-use crate::head::{Asks, DefaultFields, RequestHead};
+use crate::head::{Asks, DefaultFields, Forwarding, RequestHead};
 use crate::socket::{ConnectionInfo, Probe, Probed, Socket, Upgraded, tls_failure};
 use crate::stats::CloseCause;
 
@@ -41,6 +41,8 @@ pub(crate) struct Http1 {
     socket: Socket,
     info: Arc<ConnectionInfo>,
     limits: Arc<Limits>,
+    /// The peer is a proxy that forwards requests.
+    forwarding: Option<Arc<Forwarding>>,
     served: u64,
     /// The runtime that the socket belongs to.
     home: Option<Id>,
@@ -114,6 +116,7 @@ enum Wait {
 impl Http1 {
     pub(super) fn new(
         socket: Socket,
+        forwarding: Option<Arc<Forwarding>>,
         info: Arc<ConnectionInfo>,
         limits: Arc<Limits>,
         keeper: Keeper,
@@ -123,6 +126,7 @@ impl Http1 {
             socket,
             info,
             limits,
+            forwarding,
             served: 0,
             home: Handle::try_current().ok().map(|runtime| runtime.id()),
             timer: Timer::default(),
@@ -154,7 +158,7 @@ impl Http1 {
     ) -> Result<()> {
         let encoded = self
             .upload
-            .begin(head, defaults, body)
+            .begin(head, defaults, body, self.forwarding.as_deref())
             .map_err(Error::invalid_request)?;
         self.method = encoded.method;
         self.heads.reset();

@@ -153,15 +153,15 @@ pub(crate) trait Opener {
 /// Dials a route and settles what is spoken.
 pub(crate) async fn open(opener: &impl Opener, steps: &Steps, keeper: Keeper) -> Result<Opened> {
     let (dialler, route) = (opener.dialler(), opener.route());
-    let dialled = match dialler.dial(route, steps).await {
+    let limits = Arc::clone(opener.limits());
+    let dialled = match dialler.dial(route, &limits, steps).await {
         // Connections that are kept in case of need stand in the way of one that is needed (security F18).
         Err(error) if error.is_out_of_files() && opener.free_files() => {
-            dialler.dial(route, steps).await
+            dialler.dial(route, &limits, steps).await
         }
         outcome => outcome,
     };
     let dialled = dialled.map_err(dial_error)?;
-    let limits = Arc::clone(opener.limits());
     let is_http2 = match route.http_versions() {
         HttpVersions::Http2PriorKnowledge => true,
         // A connector that says nothing of TLS is not asked: what it leads to is the user's affair.
@@ -190,6 +190,7 @@ pub(crate) async fn open(opener: &impl Opener, steps: &Steps, keeper: Keeper) ->
     let info = Arc::new(ConnectionInfo::new(&dialled, Version::HTTP_11));
     Ok(Opened::Http1(Box::new(Http1::new(
         dialled.socket,
+        dialled.forwarding,
         info,
         limits,
         keeper,
@@ -202,21 +203,37 @@ pub(crate) fn check_request(head: &RequestHead, body: &Body) -> Result<()> {
 }
 
 fn dial_error(error: DialError) -> Error {
-    let (kind, phase) = match &error {
+    let (kind, phase) = classify(&error);
+    let (io_kind, is_final) = (error.io_kind(), error.is_final());
+    let mut told = Error::new(kind, Some(phase), Sent::Nothing).with_io_kind(io_kind);
+    match &error {
+        DialError::Proxy(via, _) => {
+            told = told.saying(format!("could not reach the proxy {via}"));
+        }
+        DialError::Tunnel(via, failure) => {
+            told = told
+                .saying(format!("no connection through the proxy {via}"))
+                .by_proxy(failure.status());
+        }
+        _ => {}
+    }
+    let told = told.because(error);
+    match is_final {
+        true => told.never_again(),
+        false => told,
+    }
+}
+
+fn classify(error: &DialError) -> (ErrorKind, Phase) {
+    match error {
         DialError::Resolve(_) => (ErrorKind::Resolve, Phase::Resolve),
         DialError::Connect(_)
         | DialError::Excluded(_)
         | DialError::Unix(..)
         | DialError::Connector(_) => (ErrorKind::Connect, Phase::Connect),
         DialError::Tls(_) => (ErrorKind::Tls, Phase::Tls),
-    };
-    let (io_kind, is_final) = (error.io_kind(), error.is_final());
-    let told = Error::new(kind, Some(phase), Sent::Nothing)
-        .because(error)
-        .with_io_kind(io_kind);
-    match is_final {
-        true => told.never_again(),
-        false => told,
+        DialError::Proxy(_, error) => (ErrorKind::Proxy, classify(error).1),
+        DialError::Tunnel(..) => (ErrorKind::Proxy, Phase::Connect),
     }
 }
 

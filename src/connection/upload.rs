@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::codec::request_head::{EncodedHead, check, encode};
 use crate::codec::{BodyEncoder, BodyLength, EncodeError};
 use crate::error::Error;
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, Forwarding, RequestHead};
 use crate::socket::Socket;
 
 /// A request on its way out.
@@ -101,11 +101,12 @@ impl Upload {
         head: &RequestHead,
         defaults: &DefaultFields,
         body: &mut Body,
+        forwarding: Option<&Forwarding>,
     ) -> Result<EncodedHead, EncodeError> {
         self.out.clear();
         self.burst = 1;
         let length = body_length(body);
-        let mut encoded = encode(&mut self.out, head, defaults, length)?;
+        let mut encoded = encode(&mut self.out, head, defaults, length, forwarding)?;
         self.written = 0;
         self.polled = false;
         self.stopped = false;

@@ -201,7 +201,8 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
             Some(Phase::Write | Phase::Head) => (Class::Ambiguous, Report::Failure),
             _ => (Class::Final, Report::Neutral),
         },
-        Kind::Connect => (Class::Connect, Report::Failure),
+        // What a proxy will say again is final.
+        Kind::Connect | Kind::Proxy => (Class::Connect, Report::Failure),
         // The name does not exist: another attempt would not find it either.
         Kind::Resolve if error.io_kind() == Some(io::ErrorKind::NotFound) => {
             (Class::Final, Report::Neutral)

@@ -13,7 +13,7 @@ use super::capacity::Permit;
 use super::host::DialId;
 use crate::connection::{Driver, Http1, Keeper, Opened, Prepared, Session, open};
 use crate::deadline::{Expired, Setting};
-use crate::error::{Error, Phase, Result, Sent};
+use crate::error::{Phase, Result};
 use crate::socket::{Step, Steps};
 
 /// The dials of one host.
@@ -160,7 +160,7 @@ impl Dial {
                 phase: phase(steps.now()),
                 limit,
             };
-            Err(Error::timeout(expired, Sent::Nothing))
+            Err(self.host.timed_out(expired))
         })
     }
 }

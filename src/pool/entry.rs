@@ -26,6 +26,7 @@ use super::tethers::Tethers;
 use super::{Inner, Shared, client_closed};
 use crate::config::{HttpVersions, Limits, Liveness};
 use crate::connection::{Http1, Opener, Session, Standing};
+use crate::deadline::Expired;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::{Dialler, Probe, Route, Way};
 use crate::stats::{AlpnEvent, CloseCause, Counters, DialEvent, Gauges, ProbeOutcome};
@@ -101,6 +102,15 @@ impl Host {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// A limit struck while nothing of a request was sent. While a dial ran by way of a proxy, the error names it.
+    pub(super) fn timed_out(&self, expired: Expired) -> Error {
+        let error = Error::timeout(expired, Sent::Nothing);
+        match self.route.detour() {
+            Some(detour) if error.is_connect() => error.because(detour.via.named()),
+            _ => error,
+        }
     }
 
     /// What the layer above keeps here, made when it is first asked for. `None` if that is of another type.

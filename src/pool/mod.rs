@@ -49,7 +49,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
 pub(crate) use crate::socket::TLS_BUILT_IN;
-pub(crate) use crate::socket::Way;
+pub(crate) use crate::socket::{Detour, Passage, Proxies, Way};
 use crate::stats::{CloseCause, Counters, Registry};
 use crate::url::{Origin, Target};
 

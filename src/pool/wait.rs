@@ -166,7 +166,7 @@ impl<'a> Wait<'a> {
             // What was delivered at the last moment wins over the limit (spec pool R-LIM-2).
             return Poll::Ready(match self.leave() {
                 Some(outcome) => outcome,
-                None => Err(Error::timeout(limit.expired, Sent::Nothing)),
+                None => Err(self.host.timed_out(limit.expired)),
             });
         }
     }

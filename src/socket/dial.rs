@@ -18,9 +18,13 @@ use super::addresses::{self, Penalties};
 use super::dns::Resolve;
 use super::name_cache::Answer;
 use super::names::{Names, Overrides};
+use super::proxy::{Protocol, Via};
 use super::tcp_options::TcpOptions;
 use super::tls::{self, TlsConfig, TlsFailure, TlsInfo};
-use super::{Alpn, Connect, Route, Socket, guard, tcp, unix};
+use super::tunnel::{self, Destination, First, TunnelFailure};
+use super::{Alpn, Connect, Detour, Passage, Route, Socket, guard, tcp, unix};
+use crate::config::{HttpVersions, Limits};
+use crate::head::Forwarding;
 use crate::url::Origin;
 
 /// How a client dials, and what its dials have learnt of addresses.
@@ -64,6 +68,10 @@ pub(crate) struct Dialled {
     pub(crate) remote_addr: Option<SocketAddr>,
     pub(crate) local_addr: Option<SocketAddr>,
     pub(crate) tls: Option<TlsInfo>,
+    /// The proxy in between.
+    pub(crate) via: Option<Via>,
+    /// The peer is a proxy that forwards requests.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
     pub(crate) resolve: Option<Duration>,
     pub(crate) connect: Option<Duration>,
     pub(crate) handshake: Option<Duration>,
@@ -80,6 +88,16 @@ pub(crate) enum DialError {
     Unix(PathBuf, io::Error),
     Connector(io::Error),
     Tls(TlsFailure),
+    /// The proxy was not reached.
+    Proxy(Via, Box<Self>),
+    /// It was, and made no tunnel.
+    Tunnel(Via, TunnelFailure),
+}
+
+/// What the first steps of a dial have made: a stream to the proxy or the origin.
+struct FirstHop {
+    socket: Socket,
+    resolve: Option<Duration>,
 }
 
 impl Steps {
@@ -120,32 +138,33 @@ impl Dialler {
     }
 
     /// Dials, without a limit of its own: the caller sets one and may drop this at any time.
-    pub(crate) async fn dial(&self, route: &Route, steps: &Steps) -> Result<Dialled, DialError> {
+    pub(crate) async fn dial(
+        &self,
+        route: &Route,
+        limits: &Limits,
+        steps: &Steps,
+    ) -> Result<Dialled, DialError> {
         let start = Instant::now();
         let origin = route.origin();
-        let (socket, resolve) = if let Some(connector) = &self.connector {
-            steps.begin(Step::Connect);
-            let socket = connector.connect(route).await;
-            (socket.map_err(DialError::Connector)?, None)
-        } else if let Some(path) = route.unix() {
-            steps.begin(Step::Connect);
-            let socket = unix::connect(path).await;
-            let socket = socket.map_err(|error| DialError::Unix(path.to_owned(), error))?;
-            (socket, None)
-        } else {
-            let (tcp, resolve) = self.dial_tcp(origin, steps).await?;
-            (Socket::from_tcp(tcp), resolve)
+        let FirstHop { socket, resolve } = match route.detour() {
+            None => self.first_hop(route, steps).await?,
+            // Boxed: it is rare, and would weigh on every dial.
+            Some(detour) => Box::pin(self.pass(route, detour, limits, steps)).await?,
         };
         let connect = start.elapsed().saturating_sub(resolve.unwrap_or_default());
         let (remote_addr, local_addr) = socket.tcp().map_or((None, None), |tcp| {
             (tcp.peer_addr().ok(), tcp.local_addr().ok())
         });
+        let detour = route.detour().filter(|_| socket.secured.is_none());
+        let forwarded = detour.filter(|detour| detour.passage == Passage::Forward);
         let mut dialled = Dialled {
             alpn: socket.secured,
             socket,
             remote_addr,
             local_addr,
             tls: None,
+            via: detour.map(|detour| detour.via.clone()),
+            forwarding: forwarded.map(|detour| Arc::clone(detour.via.forwarding())),
             resolve,
             connect: Some(connect),
             handshake: None,
@@ -164,6 +183,96 @@ impl Dialler {
             dialled.handshake = Some(begun.elapsed());
         }
         Ok(dialled)
+    }
+
+    /// A stream to where the route begins.
+    async fn first_hop(&self, route: &Route, steps: &Steps) -> Result<FirstHop, DialError> {
+        let mut resolve = None;
+        let socket = if let Some(connector) = &self.connector {
+            steps.begin(Step::Connect);
+            let socket = connector.connect(route).await;
+            socket.map_err(DialError::Connector)?
+        } else if let Some(path) = route.unix() {
+            steps.begin(Step::Connect);
+            let socket = unix::connect(path).await;
+            socket.map_err(|error| DialError::Unix(path.to_owned(), error))?
+        } else {
+            let (tcp, looking) = self.dial_tcp(route.first_place(), steps).await?;
+            resolve = looking;
+            Socket::from_tcp(tcp)
+        };
+        Ok(FirstHop { socket, resolve })
+    }
+
+    /// A stream through a proxy: to the origin, or to the proxy that forwards what it is sent.
+    async fn pass(
+        &self,
+        route: &Route,
+        detour: Detour<'_>,
+        limits: &Limits,
+        steps: &Steps,
+    ) -> Result<FirstHop, DialError> {
+        let origin = route.origin();
+        if detour.via.protocol() != Protocol::Socks5 || origin.host().parse::<IpAddr>().is_ok() {
+            let to = Destination::Origin(origin);
+            return self.pass_to(to, route, detour, limits, steps).await;
+        }
+        // The proxy is to be given an address: one that it cannot reach is followed by the next.
+        steps.begin(Step::Resolve);
+        let found = self.names.find(origin.host()).await;
+        let found = found.map_err(DialError::Resolve)?;
+        let addresses = found.answer.iter();
+        let addresses = addresses.map(|address| at_port(*address, origin.port()));
+        let mut last = None;
+        for address in self.order(addresses.collect()).into_iter().take(MAX_TRIED) {
+            let to = Destination::Address(address);
+            match self.pass_to(to, route, detour, limits, steps).await {
+                Err(DialError::Tunnel(via, failure)) if failure.may_be_the_address() => {
+                    last = Some(DialError::Tunnel(via, failure));
+                }
+                passed => return passed,
+            }
+        }
+        Err(last.unwrap_or_else(|| DialError::Connect(tcp::Failures::new())))
+    }
+
+    async fn pass_to(
+        &self,
+        to: Destination<'_>,
+        route: &Route,
+        detour: Detour<'_>,
+        limits: &Limits,
+        steps: &Steps,
+    ) -> Result<FirstHop, DialError> {
+        let Detour { via, passage } = detour;
+        let unreached = |error| DialError::Proxy(via.clone(), Box::new(error));
+        let hop = self.first_hop(route, steps).await;
+        let FirstHop {
+            mut socket,
+            resolve,
+        } = hop.map_err(unreached)?;
+        if socket.secured.is_some() {
+            // It leads to the server, whoever is in between.
+            return Ok(FirstHop { socket, resolve });
+        }
+        let place = via.place();
+        if place.is_https() {
+            steps.begin(Step::Tls);
+            let shaken = tls::handshake(via.tls(), place.host(), HttpVersions::Http1, socket).await;
+            let (stream, _, _) = shaken.map_err(|failure| unreached(DialError::Tls(failure)))?;
+            socket = Socket::from_tls(stream);
+            steps.begin(Step::Connect);
+        }
+        if passage == Passage::Tunnel {
+            let knows_http2 = route.http_versions() == HttpVersions::Http2PriorKnowledge;
+            let first = match knows_http2 && !route.origin().is_https() {
+                true => First::Either,
+                false => First::We,
+            };
+            let opened = tunnel::open(&mut socket, via, to, first, limits).await;
+            opened.map_err(|failure| DialError::Tunnel(via.clone(), failure))?;
+        }
+        Ok(FirstHop { socket, resolve })
     }
 
     /// Resolves and connects; answers how long the lookups took, if there were any.
@@ -301,6 +410,9 @@ impl fmt::Display for DialError {
             Self::Connect(failures) | Self::Excluded(failures) => list(failures, f),
             Self::Unix(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Tls(failure) => write!(f, "{failure}"),
+            // Whoever makes an error of it names the proxy.
+            Self::Proxy(_, error) => write!(f, "{error}"),
+            Self::Tunnel(_, failure) => write!(f, "{failure}"),
         }
     }
 }
@@ -319,6 +431,8 @@ impl DialError {
                 failures.last().map(|(_, error)| error.kind())
             }
             Self::Tls(failure) => failure.io_kind(),
+            Self::Proxy(_, error) => error.io_kind(),
+            Self::Tunnel(_, failure) => failure.io_kind(),
         }
     }
 
@@ -329,13 +443,24 @@ impl DialError {
                 is_out_of_files(error)
             }
             Self::Connect(failures) => failures.iter().any(|(_, error)| is_out_of_files(error)),
-            Self::Excluded(_) | Self::Tls(_) => false,
+            Self::Proxy(_, error) => error.is_out_of_files(),
+            Self::Excluded(_) | Self::Tls(_) | Self::Tunnel(..) => false,
         }
     }
 
     /// Whether it will be the same the next time, because a setting of the client is why.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Excluded(_))
+        match self {
+            Self::Excluded(_) => true,
+            // Of a certificate that is not to the client's liking no other attempt makes a better one.
+            Self::Proxy(_, error) => match &**error {
+                Self::Tls(failure) => !failure.is_broken_off(),
+                Self::Resolve(error) => error.kind() == io::ErrorKind::NotFound,
+                error => error.is_final(),
+            },
+            Self::Tunnel(_, failure) => failure.is_final(),
+            _ => false,
+        }
     }
 }
 
@@ -353,6 +478,9 @@ impl Drop for Doubt<'_> {
         }
     }
 }
+
+/// Addresses of one name that a proxy is asked for, one after the other.
+const MAX_TRIED: usize = 4;
 
 /// Port 0 stands for that of the URL.
 fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {

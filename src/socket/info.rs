@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Version;
 
-use super::{Dialled, TlsInfo};
+use super::{Dialled, TlsInfo, Via};
 
 /// The connection that a response came over.
 ///
@@ -23,12 +23,13 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// The version that is spoken on it.
     pub protocol: Version,
-    /// The peer's address; `None` for a transport that has none.
+    /// The peer's address, or that of the proxy in between; `None` for a transport that has none.
     pub remote_addr: Option<SocketAddr>,
     /// Our address.
     pub local_addr: Option<SocketAddr>,
     /// What the TLS handshake settled; `None` without TLS.
     pub tls: Option<TlsInfo>,
+    pub(crate) via: Option<Via>,
     pub(crate) resolve: Option<Duration>,
     pub(crate) connect: Option<Duration>,
     pub(crate) handshake: Option<Duration>,
@@ -43,6 +44,7 @@ impl ConnectionInfo {
             remote_addr: dialled.remote_addr,
             local_addr: dialled.local_addr,
             tls: dialled.tls.clone(),
+            via: dialled.via.clone(),
             resolve: dialled.resolve,
             connect: dialled.connect,
             handshake: dialled.handshake,
@@ -57,10 +59,16 @@ impl ConnectionInfo {
             remote_addr: None,
             local_addr: None,
             tls: None,
+            via: None,
             resolve: None,
             connect: None,
             handshake: None,
         }
+    }
+
+    /// The proxy in between, as scheme, host and port; `None` without one. [`remote_addr`](Self::remote_addr) is then the proxy's.
+    pub fn proxy(&self) -> Option<String> {
+        self.via.as_ref().map(ToString::to_string)
     }
 
     /// From the beginning of the dial to a connection that can be used.

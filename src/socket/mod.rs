@@ -1,25 +1,34 @@
 //! Moves bytes: everything between a host name and a stream that HTTP can be spoken on.
 //!
-//! `dial` resolves, connects and shakes hands, each step a function that makes a [`Socket`] from the one before. It knows
-//! neither HTTP nor the pool; `connection::open` calls it. [`Connect`] is the one seam for tests and for own transports.
+//! `dial` resolves, connects, asks a proxy for a tunnel and shakes hands, each step a function that makes a [`Socket`] from the
+//! one before. It knows neither requests nor the pool; `connection::open` calls it. [`Connect`] is the one seam for tests and
+//! for own transports. `proxy`, `environment` and `exclusions` say which proxy a URL has; `tunnel` and `socks` speak to it.
 
 mod addresses;
 mod dial;
 mod dns;
+mod environment;
+mod exclusions;
 mod guard;
 mod info;
 mod liveness;
 mod name_cache;
 mod names;
+#[cfg(not(feature = "socks"))]
+mod no_socks;
 #[cfg(not(feature = "rustls"))]
 mod no_tls;
 #[cfg(not(unix))]
 mod no_unix;
+mod proxy;
 mod route;
+#[cfg(feature = "socks")]
+mod socks;
 mod tcp;
 mod tcp_options;
 #[cfg(feature = "rustls")]
 mod tls;
+mod tunnel;
 #[cfg(unix)]
 mod unix;
 mod upgraded;
@@ -38,15 +47,22 @@ use crate::error::BoxFuture;
 
 pub(crate) use dial::{DialError, DialSettings, Dialled, Dialler, Step, Steps};
 pub use dns::{Resolve, Resolved};
+pub(crate) use environment::Environment;
 pub use info::ConnectionInfo;
 pub(crate) use liveness::{Probe, Probed};
 pub(crate) use names::MAX_ADDRESSES;
+#[cfg(not(feature = "socks"))]
+use no_socks as socks;
 #[cfg(not(feature = "rustls"))]
 use no_tls as tls;
 #[cfg(not(unix))]
 use no_unix as unix;
+pub use proxy::Proxy;
+pub(crate) use proxy::{Proxies, Via};
 pub use route::Route;
-pub(crate) use route::Way;
+pub(crate) use route::{Detour, Passage, Way};
+#[cfg(feature = "test-util")]
+pub(crate) use socks::SOCKS_BUILT_IN;
 pub use tcp_options::TcpKeepalive;
 use tls::TlsStream;
 #[cfg(feature = "http2")]
@@ -55,12 +71,16 @@ pub(crate) use tls::is_tls;
 pub use tls::{ClientIdentity, TlsConfigBuilder, TlsVersion};
 pub(crate) use tls::{TLS_BUILT_IN, tls_failure};
 pub use tls::{TlsConfig, TlsInfo};
+#[cfg(feature = "test-util")]
+pub(crate) use tunnel::{Destination, First, TunnelFailure, open as open_tunnel};
 pub use upgraded::Upgraded;
 
 /// Makes the first hop of a connection: the seam for tests and for transports of your own.
 ///
-/// Sockeye adds TLS for `https` itself, unless the socket comes [`secured`](Socket::secured). The future may be dropped at
-/// any time; what it opened must then close.
+/// Sockeye adds TLS for `https` itself, unless the socket comes [`secured`](Socket::secured). With a proxy the first hop leads
+/// to that, and Sockeye asks it for a tunnel before TLS: [`Route::first_hop`] says where to connect to. The proxies that
+/// the environment names do not apply to a client with a connector. The future may be dropped at any time; what it opened
+/// must then close.
 ///
 /// ```
 /// use sockeye::{BoxFuture, Client, Connect, Route, Socket};
@@ -78,7 +98,8 @@ pub use upgraded::Upgraded;
 /// # Ok::<(), sockeye::Error>(())
 /// ```
 pub trait Connect: Send + Sync + 'static {
-    /// Opens a stream to where `route` leads. An error becomes `ErrorKind::Connect`.
+    /// Opens a stream to the first hop of `route`. An error becomes `ErrorKind::Connect`, or `ErrorKind::Proxy` if a proxy is
+    /// that hop.
     fn connect<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, io::Result<Socket>>;
 }
 
@@ -125,7 +146,8 @@ impl Socket {
         }
     }
 
-    /// Says that this stream is secured already and speaks `alpn`: no TLS is added, whatever the scheme.
+    /// Says that this stream is secured already and speaks `alpn`: no TLS is added, whatever the scheme, and no proxy is asked
+    /// for a tunnel: it leads to the server.
     #[must_use]
     pub fn secured(mut self, alpn: Alpn) -> Self {
         self.secured = Some(alpn);

@@ -57,6 +57,10 @@ impl TlsFailure {
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match *self {}
     }
+
+    pub(crate) fn is_broken_off(&self) -> bool {
+        match *self {}
+    }
 }
 
 impl std::error::Error for TlsFailure {}

@@ -62,7 +62,13 @@ impl Encoder {
     /// Encodes the head; answers its length.
     pub fn encode(&mut self) -> usize {
         self.out.clear();
-        match encode(&mut self.out, &self.head, &self.defaults, BodyLength::None) {
+        match encode(
+            &mut self.out,
+            &self.head,
+            &self.defaults,
+            BodyLength::None,
+            None,
+        ) {
             Ok(_) => self.out.len(),
             Err(_) => 0,
         }

@@ -34,12 +34,14 @@ mod interop;
 mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
+mod interop_proxy;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod network;
 mod pool;
+mod proxies;
 mod reading;
 mod redirects;
 mod resilience;

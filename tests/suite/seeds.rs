@@ -110,6 +110,11 @@ fn http2_exchange() {
 }
 
 #[test]
+fn proxy_handshake() {
+    replay("proxy_handshake", 200);
+}
+
+#[test]
 fn request_head() {
     replay("request_head", 100);
 }

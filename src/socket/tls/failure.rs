@@ -67,6 +67,20 @@ impl TlsFailure {
             _ => None,
         }
     }
+
+    /// Whether the handshake ended because the connection did, so that another one may do.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        matches!(
+            self.io_kind(),
+            Some(
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::TimedOut
+            )
+        )
+    }
 }
 
 // The reasons are in the line already, so `source` stays None.

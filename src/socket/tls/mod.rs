@@ -22,7 +22,7 @@ mod verify;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -35,7 +35,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
-use super::{Alpn, Socket};
+use super::{Alpn, Socket, Stream};
 use crate::config::HttpVersions;
 use crate::stats::CloseCause;
 
@@ -333,19 +333,18 @@ pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(),
 pub(super) fn say_goodbye(stream: &mut TlsStream) {
     let (socket, session) = stream.get_mut();
     session.send_close_notify();
-    let Some(tcp) = socket.tcp() else {
-        return;
-    };
     // A socket that takes no more closes without; the peer has not read what came before either.
-    let _ = session.write_tls(&mut &*socket2::SockRef::from(tcp));
+    let _ = session.write_tls(&mut AtOnce(socket));
+    socket.say_goodbye();
 }
 
 /// Whether rustls holds neither content nor a close_notify that nobody read yet.
 pub(super) fn holds_nothing(stream: &mut TlsStream) -> bool {
-    let (_, session) = stream.get_mut();
-    session
+    let (socket, session) = stream.get_mut();
+    let is_clean = session
         .process_new_packets()
-        .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+        .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed());
+    is_clean && socket.is_clean()
 }
 
 /// Reads without waiting, past tokio's readiness, which can be stale.
@@ -353,8 +352,11 @@ struct NonBlocking<'a, 'b>(&'a mut Socket, &'a mut Context<'b>);
 
 impl Read for NonBlocking<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(tcp) = self.0.tcp() {
-            return (&*socket2::SockRef::from(tcp)).read(buffer);
+        match &mut self.0.stream {
+            Stream::Tcp(tcp) => return (&*socket2::SockRef::from(&*tcp)).read(buffer),
+            // TLS inside the TLS of a proxy.
+            Stream::Tls(outer) => return read_at_once(outer, buffer, self.1),
+            _ => {}
         }
         let mut buffer = ReadBuf::new(buffer);
         let socket = &mut *self.0;
@@ -365,6 +367,49 @@ impl Read for NonBlocking<'_, '_> {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+/// The content of a TLS stream that carries another one, without waiting. Its end without a close_notify is an end as well.
+fn read_at_once(
+    stream: &mut TlsStream,
+    buffer: &mut [u8],
+    cx: &mut Context<'_>,
+) -> io::Result<usize> {
+    let (socket, session) = stream.get_mut();
+    for _ in 0..IDLE_READS {
+        match session.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        if session.read_tls(&mut NonBlocking(&mut *socket, &mut *cx))? == 0 {
+            return Ok(0);
+        }
+        session.process_new_packets().map_err(io::Error::other)?;
+    }
+    // Records without content have no end.
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+/// Writes what is taken without waiting, past tokio's readiness.
+struct AtOnce<'a>(&'a mut Socket);
+
+impl Write for AtOnce<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0.stream {
+            Stream::Tcp(tcp) => (&*socket2::SockRef::from(&*tcp)).write(bytes),
+            Stream::Tls(outer) => {
+                let (socket, session) = outer.get_mut();
+                let taken = session.writer().write(bytes)?;
+                session.write_tls(&mut AtOnce(socket))?;
+                Ok(taken)
+            }
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ mod location;
 mod multipart;
 #[cfg(not(feature = "sse"))]
 mod no_sse;
+mod proxy_handshake;
 mod request_head;
 mod response_head;
 #[cfg(feature = "sse")]
@@ -32,6 +33,7 @@ pub use location::location;
 pub use multipart::multipart;
 #[cfg(not(feature = "sse"))]
 pub use no_sse::sse;
+pub use proxy_handshake::proxy_handshake;
 pub use request_head::request_head;
 pub use response_head::response_head;
 #[cfg(feature = "sse")]
@@ -52,6 +54,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sse", sse),
     ("exchange", exchange),
     ("http2_exchange", http2_exchange),
+    ("proxy_handshake", proxy_handshake),
     ("request_head", request_head),
     ("url", url),
     #[cfg(feature = "multipart")]

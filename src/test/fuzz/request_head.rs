@@ -69,7 +69,7 @@ pub fn request_head(data: &[u8]) {
     let mut defaults = HeaderMap::new();
     defaults.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     let mut out = BytesMut::from("before");
-    match encode(&mut out, &head, &DefaultFields::new(&defaults), body) {
+    match encode(&mut out, &head, &DefaultFields::new(&defaults), body, None) {
         Ok(encoded) => {
             let bytes = out.split_off("before".len());
             check(&bytes, &head, encoded.body);

@@ -222,7 +222,7 @@ impl Connect for World {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
             }
-            Ok(self.connect(route.origin().host()))
+            Ok(self.connect(route.first_hop().0))
         })
     }
 }
