@@ -486,7 +486,7 @@ mod tests {
             vectored,
         });
         let mut upload = Upload::new();
-        let encoded = upload.begin(&head, &DefaultFields::default(), &mut body);
+        let encoded = upload.begin(&head, &DefaultFields::default(), &mut body, None);
         assert!(encoded.is_ok());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         loop {
