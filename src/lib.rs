@@ -97,7 +97,7 @@ pub use socket::{
 };
 #[cfg(feature = "rustls")]
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
-pub use stats::Stats;
+pub use stats::{EventMask, Observer, Stats};
 pub use url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::head::DefaultFields;
 use crate::policy::{Asked, Challenge, Redirects, Refused};
 use crate::response::{Content, Redirect, Response};
+use crate::stats::Event;
 
 /// What one URL of a call leaves to the next.
 pub(super) struct Trail<'a> {
@@ -105,6 +106,10 @@ impl<'a> Trail<'a> {
             return Ok(false);
         }
         engine.pool.counters(&origin).authenticated();
+        if let Some(told) = &call.told {
+            let origin = &origin;
+            told.tell(|call| Event::Authenticated { call, origin });
+        }
         self.worn.answered.push(origin);
         call.head.put_back(|| response.target.take());
         response.content = Content::Apart(Body::empty());
@@ -167,7 +172,17 @@ impl<'a> Trail<'a> {
             call.unix = None;
             self.strip_defaults(engine, redirects);
         }
-        engine.pool.counters(&response.target.origin()).redirected();
+        let from = response.target.origin();
+        engine.pool.counters(&from).redirected();
+        if let Some(told) = &call.told {
+            let (from, to) = (&from, &step.target.origin());
+            told.tell(|call| Event::Redirected {
+                call,
+                status,
+                from,
+                to,
+            });
+        }
         self.taken.push(Redirect {
             status,
             target: response.target.take(),

@@ -22,11 +22,13 @@ mod no_cookies;
 mod replay;
 mod trying;
 mod versions;
+mod watched;
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use http::{Extensions, HeaderMap, StatusCode};
 use tokio::runtime::Handle;
@@ -40,7 +42,7 @@ use crate::head::{DefaultFields, RequestHead};
 use crate::policy::{Policies, Redirects, Retry};
 use crate::pool::{AnswerBody, Asked, Failed, Host, Pool, TLS_BUILT_IN, Way, check_request};
 use crate::response::{Content, Moments, Response};
-use crate::stats::{Counters, RetryCause};
+use crate::stats::{CallTold, Counters, Observers, RetryCause};
 use crate::url::Target;
 
 #[cfg(feature = "cookies")]
@@ -50,7 +52,7 @@ pub use identity::Authenticator;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
-use interceptor::{around_attempt, around_call};
+use interceptor::around_call;
 pub(crate) use lots::Lots;
 #[cfg(not(feature = "cookies"))]
 pub(crate) use no_cookies::CookieJar;
@@ -74,6 +76,8 @@ pub(crate) struct Engine {
     pub(crate) identity: Option<Box<Identity>>,
     pub(crate) policies: Policies,
     pub(crate) lots: Lots,
+    /// `None` for a client that nobody observes.
+    pub(crate) observers: Option<Arc<Observers>>,
 }
 
 impl Engine {
@@ -117,6 +121,8 @@ pub(crate) struct Call {
     pub(crate) extensions: Extensions,
     /// When the call began, if an interceptor has made this one of it.
     pub(crate) started: Option<Instant>,
+    /// Whom it is told to; `None` if nobody watches it.
+    pub(crate) told: Option<Arc<CallTold>>,
 }
 
 impl Call {
@@ -140,6 +146,7 @@ impl Call {
             accepted: self.accepted,
             extensions: Extensions::new(),
             started: self.started,
+            told: self.told.clone(),
         }
     }
 }
@@ -184,6 +191,14 @@ impl Course {
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
 pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    if watched::is_watched(engine) {
+        return Box::pin(watched::call(engine, call)).await;
+    }
+    whole(engine, call).await
+}
+
+/// The call, whoever watches it.
+async fn whole(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
     match engine.interceptors.is_empty() {
         true => follow(engine, call).await,
         false => Box::pin(around_call(engine, call)).await,
@@ -295,9 +310,10 @@ async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
     let mut before = None;
     loop {
         hop.replay.begin();
-        let tried = match hop.engine.attempt_interceptors.is_empty() {
+        let is_plain = hop.engine.attempt_interceptors.is_empty() && hop.call.told.is_none();
+        let tried = match is_plain {
             true => exchange(hop, before.as_ref()).await,
-            false => Box::pin(around_attempt(hop, before.as_ref())).await,
+            false => Box::pin(watched::attempt(hop, before.as_ref())).await,
         };
         let mut failed = match tried {
             Ok(response) => return Ok(response),
@@ -306,7 +322,7 @@ async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
         let Some(cause) = hop.replay.decide(&failed) else {
             return Err(failed);
         };
-        hop.host.counters().retried(cause);
+        hop.retried(cause, Duration::ZERO);
         if cause == RetryCause::Http1Required {
             hop.host.note_http1_required();
             hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
@@ -340,13 +356,15 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
     }
     let pool = &hop.engine.pool;
     let host = hop.http1.as_ref().unwrap_or(hop.host);
+    let told = hop.call.told.as_ref();
     let lent = match before {
         None => {
-            pool.checkout(host, &hop.deadline, hop.replay.is_careful(), begun)
+            let careful = hop.replay.is_careful();
+            pool.checkout(host, &hop.deadline, careful, told, begun)
                 .await
         }
         Some(failed) => {
-            pool.checkout_again(host, &hop.deadline, failed, begun)
+            pool.checkout_again(host, &hop.deadline, failed, told, begun)
                 .await
         }
     };

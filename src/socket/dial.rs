@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -21,6 +21,7 @@ use super::names::{Names, Overrides};
 use super::tcp_options::TcpOptions;
 use super::tls::{self, TlsConfig, TlsFailure, TlsInfo};
 use super::{Alpn, Connect, Route, Socket, guard, tcp, unix};
+use crate::stats::{DialTold, Observers, StepTold};
 use crate::url::Origin;
 
 /// How a client dials, and what its dials have learnt of addresses.
@@ -53,12 +54,17 @@ pub(crate) enum Step {
     Tls,
 }
 
-/// The step that a dial is at, readable while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct Steps(AtomicU8);
+/// The step that a dial is at, readable while it runs, and whom its steps are told to.
+pub(crate) struct Steps {
+    now: AtomicU8,
+    /// The number of the dial, and of the connection that comes of it: different for each of this process.
+    connection: u64,
+    observers: Option<Arc<Observers>>,
+}
 
 /// A socket and how it came about.
 pub(crate) struct Dialled {
+    pub(crate) id: u64,
     pub(crate) socket: Socket,
     pub(crate) alpn: Option<Alpn>,
     pub(crate) remote_addr: Option<SocketAddr>,
@@ -83,12 +89,35 @@ pub(crate) enum DialError {
 }
 
 impl Steps {
+    /// A dial that has not begun yet.
+    pub(crate) fn new(observers: Option<Arc<Observers>>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            now: AtomicU8::new(Step::Resolve as u8),
+            connection: NEXT.fetch_add(1, Ordering::Relaxed),
+            observers,
+        }
+    }
+
+    /// The number of the dial.
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    fn told<'a>(&'a self, origin: &'a Origin) -> Option<DialTold<'a>> {
+        Some(DialTold {
+            observers: self.observers.as_deref()?,
+            connection: self.connection,
+            origin,
+        })
+    }
+
     fn begin(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Relaxed);
+        self.now.store(step as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn now(&self) -> Step {
-        match self.0.load(Ordering::Relaxed) {
+        match self.now.load(Ordering::Relaxed) {
             0 => Step::Resolve,
             1 => Step::Connect,
             _ => Step::Tls,
@@ -123,13 +152,15 @@ impl Dialler {
     pub(crate) async fn dial(&self, route: &Route, steps: &Steps) -> Result<Dialled, DialError> {
         let start = Instant::now();
         let origin = route.origin();
+        let told = steps.told(origin);
         let (socket, resolve) = if let Some(connector) = &self.connector {
             steps.begin(Step::Connect);
-            let socket = connector.connect(route).await;
+            let connecting = connector.connect(route);
+            let socket = tcp::tell(told, None, connecting).await;
             (socket.map_err(DialError::Connector)?, None)
         } else if let Some(path) = route.unix() {
             steps.begin(Step::Connect);
-            let socket = unix::connect(path).await;
+            let socket = tcp::tell(told, None, unix::connect(path)).await;
             let socket = socket.map_err(|error| DialError::Unix(path.to_owned(), error))?;
             (socket, None)
         } else {
@@ -141,6 +172,7 @@ impl Dialler {
             (tcp.peer_addr().ok(), tcp.local_addr().ok())
         });
         let mut dialled = Dialled {
+            id: steps.connection,
             alpn: socket.secured,
             socket,
             remote_addr,
@@ -154,10 +186,17 @@ impl Dialler {
             steps.begin(Step::Tls);
             let begun = Instant::now();
             let versions = route.http_versions();
-            let (stream, info, alpn) =
-                tls::handshake(&self.tls, origin.host(), versions, dialled.socket)
-                    .await
-                    .map_err(DialError::Tls)?;
+            let step = StepTold::tls(told);
+            let shaken = tls::handshake(&self.tls, origin.host(), versions, dialled.socket).await;
+            let (stream, info, alpn) = match shaken {
+                Ok(secured) => secured,
+                Err(failure) => {
+                    step.not_secured(&failure);
+                    return Err(DialError::Tls(failure));
+                }
+            };
+            let protocol = alpn.map(Alpn::version);
+            step.secured(info.version(), protocol, info.resumed());
             dialled.socket = Socket::from_tls(stream);
             dialled.alpn = alpn;
             dialled.tls = Some(info);
@@ -175,7 +214,8 @@ impl Dialler {
         let (host, port) = (origin.host(), origin.port());
         if let Ok(literal) = host.parse::<IpAddr>() {
             steps.begin(Step::Connect);
-            let tcp = self.connect(vec![SocketAddr::new(literal, port)]).await?;
+            let literal = vec![SocketAddr::new(literal, port)];
+            let tcp = self.connect(literal, steps.told(origin)).await?;
             return Ok((tcp, None));
         }
         let mut looking = Duration::ZERO;
@@ -183,12 +223,19 @@ impl Dialler {
         loop {
             let begun = Instant::now();
             steps.begin(Step::Resolve);
+            let step = StepTold::dns(steps.told(origin));
             let found = match self.names.find(host).await {
                 Ok(found) => found,
-                Err(error) if failed.is_empty() => return Err(DialError::Resolve(error)),
-                // That the addresses of before have failed says more.
-                Err(_) => return Err(DialError::Connect(failed)),
+                Err(error) => {
+                    step.failed(error.kind());
+                    return Err(match failed.is_empty() {
+                        true => DialError::Resolve(error),
+                        // That the addresses of before have failed says more.
+                        false => DialError::Connect(failed),
+                    });
+                }
             };
+            step.found(found.answer.len());
             looking += begun.elapsed();
             let mut addresses: Vec<_> = found
                 .answer
@@ -206,7 +253,7 @@ impl Dialler {
                 host,
                 answer: Some(&found.answer),
             };
-            match self.connect(addresses).await {
+            match self.connect(addresses, steps.told(origin)).await {
                 Ok(tcp) => {
                     doubt.answer = None;
                     return Ok((tcp, Some(looking)));
@@ -233,7 +280,11 @@ impl Dialler {
 
     /// Connects to one of the addresses that the settings let it connect to. No address is looked at before that, nor
     /// replaced after it.
-    async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+    async fn connect(
+        &self,
+        addresses: Vec<SocketAddr>,
+        told: Option<DialTold<'_>>,
+    ) -> Result<TcpStream, DialError> {
         let mut excluded = tcp::Failures::new();
         let mut admitted = addresses;
         admitted.retain(|address| match self.exclude(*address) {
@@ -246,7 +297,8 @@ impl Dialler {
         if admitted.is_empty() {
             return Err(DialError::Excluded(excluded));
         }
-        let connected = tcp::connect(&self.order(admitted), &self.tcp, &self.penalties).await;
+        let ordered = self.order(admitted);
+        let connected = tcp::connect(&ordered, &self.tcp, &self.penalties, told).await;
         connected.map_err(|failures| {
             excluded.extend(failures);
             DialError::Connect(excluded)

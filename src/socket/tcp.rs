@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::addresses::Penalties;
 use super::tcp_options::TcpOptions;
+use crate::stats::{DialTold, StepTold};
 
 /// Every attempt of a dial that failed, in the order in which they began, after the addresses that a setting excludes.
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
@@ -27,8 +28,27 @@ pub(super) async fn connect(
     addresses: &[SocketAddr],
     options: &TcpOptions,
     penalties: &Penalties,
+    told: Option<DialTold<'_>>,
 ) -> Result<TcpStream, Failures> {
-    race(addresses, penalties, |address| options.connect(address)).await
+    race(addresses, penalties, |address| {
+        tell(told, Some(address), options.connect(address))
+    })
+    .await
+}
+
+/// Tells of the beginning and the end of a connection to one address.
+pub(super) async fn tell<T>(
+    told: Option<DialTold<'_>>,
+    address: Option<SocketAddr>,
+    connecting: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let step = StepTold::connect(told, address);
+    let connected = connecting.await;
+    match &connected {
+        Ok(_) => step.connected(),
+        Err(error) => step.failed(error.kind()),
+    }
+    connected
 }
 
 /// What `connect` makes of the first address that it succeeds for.
