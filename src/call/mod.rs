@@ -51,8 +51,8 @@ use hops::Trail;
 pub use identity::Authenticator;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
-pub use interceptor::{Interceptor, Next, on_request, on_response};
 use interceptor::around_call;
+pub use interceptor::{Interceptor, Next, on_request, on_response};
 pub(crate) use lots::Lots;
 #[cfg(not(feature = "cookies"))]
 pub(crate) use no_cookies::CookieJar;

@@ -337,7 +337,13 @@ impl Pool {
         self.0
             .registry
             .snapshot(now, self.0.shared.capacity.max(), gauges.into_iter())
-            .with_panics(self.0.shared.observers.as_deref().map_or(0, Observers::panics))
+            .with_panics(
+                self.0
+                    .shared
+                    .observers
+                    .as_deref()
+                    .map_or(0, Observers::panics),
+            )
     }
 
     pub(crate) fn limits(&self) -> &Limits {

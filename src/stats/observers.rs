@@ -419,7 +419,10 @@ mod tests {
         }
 
         fn on(&self, event: &Event<'_>) {
-            self.seen.lock().expect("no poison").push(format!("{event:?}"));
+            self.seen
+                .lock()
+                .expect("no poison")
+                .push(format!("{event:?}"));
             // What it carries panics in its drop, too.
             if self.panics {
                 std::panic::panic_any(Nasty);

@@ -39,6 +39,7 @@ mod mixing;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod network;
+mod observing;
 mod pool;
 mod reading;
 mod redirects;

@@ -6,6 +6,7 @@ pub(crate) mod framing;
 #[cfg(feature = "http2")]
 pub(crate) mod http2;
 pub(crate) mod peer;
+pub(crate) mod recorder;
 pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod streams;
