@@ -77,8 +77,10 @@ pub(crate) struct Moments {
     pub(crate) wait: Duration,
     /// From the start of the request to the response head.
     pub(crate) head: Duration,
-    /// From the start of the call, earlier tries included, to the response head.
+    /// From the start of the request, earlier tries included, to the response head.
     pub(crate) call: Duration,
+    /// From the start of the call to the start of this request.
+    pub(crate) redirects: Duration,
     /// Whether the connection had served a response before.
     pub(crate) reused: bool,
 }
@@ -193,16 +195,29 @@ impl Response {
         self.moments.reused
     }
 
-    /// Where the time went, up to the head.
+    /// Where the time went, up to the head: see [`Timings`].
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let response = sockeye::Client::new().get("https://example.com/").send().await?;
+    /// // new connection: pool wait 36.0 ms, resolve 3.00 ms, connect 12.0 ms, tls 21.0 ms, head 140 ms, total 176 ms
+    /// println!("{}", response.timings());
+    /// # Ok(()) }
+    /// ```
     pub fn timings(&self) -> Timings {
         let moments = &self.moments;
         let opened = (!moments.reused).then_some(&self.connection);
+        let some = |took: Duration| (!took.is_zero()).then_some(took);
+        let last = moments.wait.saturating_add(moments.head);
         Timings {
-            pool_wait: (!moments.wait.is_zero()).then_some(moments.wait),
+            redirects: some(moments.redirects),
+            earlier: some(moments.call.saturating_sub(last)),
+            pool_wait: some(moments.wait),
             resolve: opened.and_then(|opened| opened.resolve),
             connect: opened.and_then(|opened| opened.connect),
             tls: opened.and_then(|opened| opened.handshake),
             head: Some(moments.head),
+            total: Some(moments.redirects.saturating_add(moments.call)),
             reused: moments.reused,
         }
     }
@@ -362,6 +377,7 @@ impl<B: Into<Body>> From<http::Response<B>> for Response {
                 wait: Duration::ZERO,
                 head: Duration::ZERO,
                 call: Duration::ZERO,
+                redirects: Duration::ZERO,
                 reused: false,
             },
             attempts: 0,

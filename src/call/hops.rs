@@ -24,6 +24,8 @@ pub(super) struct Trail<'a> {
     deadline: Deadline<'a>,
     /// When this hop began.
     begun: Instant,
+    /// How long the earlier ones took.
+    led: Duration,
     /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
     replayable: bool,
     /// The client's default fields without what another origin must not see, once there was one.
@@ -39,6 +41,7 @@ impl<'a> Trail<'a> {
         Self {
             deadline: Deadline::new(timeouts, call.started.unwrap_or(begun)),
             begun,
+            led: Duration::ZERO,
             replayable: call.body.is_replayable(),
             stripped: None,
             taken: Vec::new(),
@@ -59,8 +62,17 @@ impl<'a> Trail<'a> {
         self.stripped.as_deref().unwrap_or(&engine.defaults)
     }
 
-    pub(super) fn into_redirects(self) -> Vec<Redirect> {
-        self.taken
+    /// The final response is told what led to it.
+    pub(super) fn end(self, response: &mut Response) {
+        response.redirects = self.taken;
+        response.moments.redirects = self.led;
+    }
+
+    /// The next hop begins.
+    fn next(&mut self) {
+        let now = Instant::now();
+        self.led += now.saturating_duration_since(self.begun);
+        self.begun = now;
     }
 
     /// Puts on what the next hop's origin knows the client by.
@@ -113,7 +125,7 @@ impl<'a> Trail<'a> {
         self.worn.answered.push(origin);
         call.head.put_back(|| response.target.take());
         response.content = Content::Apart(Body::empty());
-        self.begun = Instant::now();
+        self.next();
         Ok(true)
     }
 
@@ -190,7 +202,7 @@ impl<'a> Trail<'a> {
         call.head.target = step.target;
         // Drained or closed before the next request looks for a connection.
         response.content = Content::Apart(Body::empty());
-        self.begun = Instant::now();
+        self.next();
         Ok(true)
     }
 

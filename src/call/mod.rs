@@ -225,7 +225,7 @@ async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
         }
         if !response.status().is_redirection() || !trail.follow(engine, call, &mut response)? {
             response.decode(call.accepted, &call.head.method);
-            response.redirects = trail.into_redirects();
+            trail.end(&mut response);
             return Ok(response);
         }
     }
@@ -402,6 +402,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         wait: ready.saturating_duration_since(begun),
         head: answered.saturating_duration_since(ready),
         call: answered.saturating_duration_since(hop.started),
+        redirects: Duration::ZERO,
         reused: lease.is_reused(),
     };
     let content = match answer.body {

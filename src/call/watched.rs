@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::policy::{Breaker, Stop};
 use crate::pool::Failed;
 use crate::response::Response;
-use crate::stats::{CallTold, Event, RetryCause, RetryRefusal};
+use crate::stats::{AttemptSpan, CallTold, Event, RetryCause, RetryRefusal, spans_are_on};
 use crate::url::Origin;
 
 /// Whether anybody watches the calls of a client.
 pub(super) fn is_watched(engine: &Engine) -> bool {
-    engine.observers.is_some()
+    engine.observers.is_some() || spans_are_on()
 }
 
 /// Makes a call, and tells how it begins and ends.
@@ -93,7 +93,15 @@ pub(super) async fn attempt(
         told: Some(told),
         number,
     };
-    let outcome = one(hop, before).await;
+    let span = {
+        let head = &hop.call.head;
+        AttemptSpan::begin(&head.method, hop.host.origin(), head.target.uri(), number)
+    };
+    let outcome = span.around(one(hop, before)).await;
+    span.ends(match &outcome {
+        Ok(response) => Ok(response.status()),
+        Err(failed) => Err(&failed.error),
+    });
     watch.ends(&outcome);
     outcome
 }

@@ -75,8 +75,9 @@ impl Lease {
         });
         if let Some(call) = told {
             let info = connection.info();
-            let origin = self.host.origin();
-            self.told = LeaseTold::begin(call, info.id, origin, reused, info.remote_addr);
+            let (origin, protocol) = (self.host.origin(), info.protocol);
+            let told = LeaseTold::begin(call, info.id, origin, reused, protocol, info.remote_addr);
+            self.told = Some(told);
         }
     }
 

@@ -586,7 +586,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ((refused, _kept), open) = (refusing(), listener.local_addr().unwrap());
         let penalties = Penalties::default();
-        let tcp = connect(&[refused, open], &TcpOptions::default(), &penalties)
+        let tcp = connect(&[refused, open], &TcpOptions::default(), &penalties, None)
             .await
             .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
@@ -600,7 +600,7 @@ mod tests {
         let penalties = Penalties::default();
         let kept = [refusing(), refusing(), refusing()];
         let addresses: Vec<_> = kept.iter().map(|(address, _)| *address).collect();
-        let failures = connect(&addresses, &TcpOptions::default(), &penalties)
+        let failures = connect(&addresses, &TcpOptions::default(), &penalties, None)
             .await
             .unwrap_err();
         assert!(failures.iter().map(|(address, _)| address).eq(&addresses));
@@ -618,7 +618,7 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let penalties = Penalties::default();
         let begun = Instant::now();
-        let tcp = connect(&[silent, open], &TcpOptions::default(), &penalties)
+        let tcp = connect(&[silent, open], &TcpOptions::default(), &penalties, None)
             .await
             .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
@@ -636,7 +636,7 @@ mod tests {
         assert!(
             timeout(
                 limit,
-                connect(&[silent], &TcpOptions::default(), &penalties)
+                connect(&[silent], &TcpOptions::default(), &penalties, None)
             )
             .await
             .is_err()

@@ -456,6 +456,8 @@ pub enum Event<'a> {
         origin: &'a Origin,
         /// Whether it had been lent before.
         reused: bool,
+        /// What is spoken on it: HTTP/1.1 or HTTP/2.
+        protocol: Version,
         /// The peer, if the transport has addresses.
         remote_addr: Option<SocketAddr>,
     },

@@ -12,11 +12,15 @@ mod event;
 #[cfg(feature = "json")]
 mod json;
 mod latency;
+#[cfg(not(feature = "tracing"))]
+mod no_spans;
 mod observers;
 mod prometheus;
 mod rates;
 mod reasons;
 mod snapshot;
+#[cfg(feature = "tracing")]
+mod spans;
 mod table;
 mod timings;
 
@@ -40,7 +44,10 @@ pub use snapshot::{HostStats, Stats};
 pub use timings::Timings;
 
 pub(crate) use counters::{Counters, Gauges};
+#[cfg(not(feature = "tracing"))]
+use no_spans as spans;
 pub(crate) use observers::{CallTold, DialTold, LeaseTold, Observers, QueueTold, StepTold};
+pub(crate) use spans::{AttemptSpan, are_on as spans_are_on};
 
 use crate::url::Origin;
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use http::{StatusCode, Version};
 
 use super::event::{CallId, Event, EventMask, Observer};
+use super::spans::{self, BodyOutcome};
 use crate::error::Error;
 use crate::url::Origin;
 
@@ -160,24 +161,26 @@ impl LeaseTold {
         connection: u64,
         origin: &Origin,
         reused: bool,
+        protocol: Version,
         remote_addr: Option<SocketAddr>,
-    ) -> Option<Box<Self>> {
-        call.observers.as_ref()?;
+    ) -> Box<Self> {
+        spans::connected(protocol, remote_addr);
         call.tell(|call| Event::ConnectionAcquired {
             call,
             connection,
             origin,
             reused,
+            protocol,
             remote_addr,
         });
-        Some(Box::new(Self {
+        Box::new(Self {
             call: Arc::clone(call),
             connection,
             origin: origin.clone(),
             is_sent: false,
             in_body: false,
             bytes: 0,
-        }))
+        })
     }
 
     /// How far the request has come: `Some` once all of it was handed over, with what that took.
@@ -212,6 +215,7 @@ impl LeaseTold {
     pub(crate) fn body_end(&mut self) {
         if std::mem::take(&mut self.in_body) {
             let (connection, bytes) = (self.connection, self.bytes);
+            spans::body_ends(connection, bytes, BodyOutcome::End);
             self.call.tell(|call| Event::BodyEnd {
                 call,
                 connection,
@@ -223,6 +227,7 @@ impl LeaseTold {
     pub(crate) fn body_failed(&mut self, error: &Error) {
         if std::mem::take(&mut self.in_body) {
             let (connection, bytes) = (self.connection, self.bytes);
+            spans::body_ends(connection, bytes, BodyOutcome::Failed(error));
             self.call.tell(|call| Event::BodyFailed {
                 call,
                 connection,
@@ -237,6 +242,7 @@ impl Drop for LeaseTold {
     fn drop(&mut self) {
         let (connection, bytes) = (self.connection, self.bytes);
         if self.in_body {
+            spans::body_ends(connection, bytes, BodyOutcome::Dropped);
             self.call.tell(|call| Event::BodyDropped {
                 call,
                 connection,
