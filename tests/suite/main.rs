@@ -34,6 +34,8 @@ mod interop;
 mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
+#[cfg(feature = "tracing")]
+mod leaks;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
@@ -58,6 +60,8 @@ mod tls;
 mod tls_settings;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod transcripts;
 #[cfg(unix)]
 mod unix_sockets;

@@ -9,5 +9,7 @@ pub(crate) mod peer;
 pub(crate) mod recorder;
 pub(crate) mod reply;
 pub(crate) mod server;
+#[cfg(feature = "tracing")]
+pub(crate) mod spans;
 pub(crate) mod streams;
 pub(crate) mod ways;
