@@ -236,7 +236,8 @@ mod tests {
             ("https://a.test/x?&&a=b=c", "https://a.test/x?a=REDACTED"),
         ] {
             let uri: Uri = url.parse().expect("a good URL");
-            assert_eq!(redacted(&origin(url), &uri), expected);
+            let whose = url.split('/').take(3).collect::<Vec<_>>().join("/");
+            assert_eq!(redacted(&origin(&whose), &uri), expected);
         }
     }
 }

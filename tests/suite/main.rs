@@ -34,7 +34,7 @@ mod interop;
 mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
-#[cfg(feature = "tracing")]
+#[cfg(all(feature = "tracing", feature = "gzip"))]
 mod leaks;
 mod liveness;
 mod mixing;

@@ -64,6 +64,7 @@ impl Recorder {
     }
 
     /// The `Debug` of everything that was told.
+    #[cfg(all(feature = "tracing", feature = "gzip"))]
     pub(crate) fn debug(&self) -> String {
         self.state().debug.clone()
     }
@@ -93,15 +94,13 @@ impl State {
         self.labels.push(label(event));
         self.debug.push_str(&format!("{event:?} {event:#?}\n"));
         match event {
-            Event::DialEnd { connection, .. } => {
-                if !self.dialled.insert(*connection) {
-                    self.wrong.push(format!("{connection} was made twice"));
-                }
+            Event::DialEnd { connection, .. } if !self.dialled.insert(*connection) => {
+                self.wrong.push(format!("{connection} was made twice"));
             }
-            Event::ConnectionClosed { connection, .. } => {
-                if !self.dialled.contains(connection) || !self.closed.insert(*connection) {
-                    self.wrong.push(format!("{connection} was not open"));
-                }
+            Event::ConnectionClosed { connection, .. }
+                if !self.dialled.contains(connection) || !self.closed.insert(*connection) =>
+            {
+                self.wrong.push(format!("{connection} was not open"));
             }
             _ => {}
         }

@@ -96,6 +96,7 @@ impl Spans {
     }
 
     /// Everything that was written down.
+    #[cfg(feature = "gzip")]
     pub(crate) fn text(&self) -> String {
         self.state().text.clone()
     }
