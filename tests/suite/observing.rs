@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sockeye::stats::Event;
 use sockeye::{
-    Body, CircuitBreaker, Client, ErrorKind, EventMask, Limits, Observer, RateLimit, Resolve,
-    Resolved, Retry, Timeouts,
+    CircuitBreaker, Client, ErrorKind, EventMask, Limits, Observer, RateLimit, Resolve, Resolved,
+    Retry, Timeouts,
 };
 use tokio::time::sleep;
 
@@ -410,6 +410,7 @@ async fn names_and_every_address_are_told() {
             ]
         );
         drop(client);
+        let_others_run().await;
         told.expect_all_closed();
     })
     .await;
@@ -454,6 +455,7 @@ async fn handshakes_are_told_good_and_bad() {
             ]
         );
         drop(client);
+        let_others_run().await;
         told.expect_all_closed();
     })
     .await;
@@ -650,7 +652,7 @@ async fn a_call_over_http2_dropped_at_any_await_is_balanced() {
             .unwrap();
         let call = async {
             for _ in 0..2 {
-                let upload = Body::from(vec![b'x'; 200]);
+                let upload = sockeye::Body::from(vec![b'x'; 200]);
                 let response = client.put(URL).body(upload).send().await.unwrap();
                 assert_eq!(response.bytes().await.unwrap().len(), 200);
             }
@@ -754,6 +756,39 @@ async fn observers_get_the_groups_they_want() {
             "DialEnd HTTP/1.1"
         ]
     );
+    settle(&client, &world).await;
+}
+
+/// A redirect after a second, an attempt of two that is made again after three, and an answer after four.
+#[tokio::test(start_paused = true)]
+async fn timings_tell_of_redirects_and_of_earlier_attempts() {
+    let world = World::new();
+    let client = world.builder().retry(Retry::default()).build().unwrap();
+    let call = tokio::spawn(client.get(URL).send());
+    let mut connection = world.accept().await;
+    for (seconds, answer) in [
+        (1, reply("302 Found", "location: /b\r\n", "")),
+        (2, reply("503 Busy", "retry-after: 3\r\n", "")),
+        (4, ok("")),
+    ] {
+        connection.read_request().await;
+        sleep(seconds * SECOND).await;
+        connection.write(answer).await;
+    }
+    let timings = call.await.unwrap().unwrap().timings();
+    let earlier = timings.earlier.unwrap();
+    assert_eq!(timings.redirects, Some(SECOND));
+    // The wait has some jitter.
+    assert!((5 * SECOND..6 * SECOND).contains(&earlier), "{timings}");
+    assert_eq!((timings.pool_wait, timings.head), (None, Some(4 * SECOND)));
+    assert_eq!(timings.total, Some(5 * SECOND + earlier));
+    // One that is answered at once has nothing of the kind.
+    let call = tokio::spawn(client.get(URL).send());
+    connection.read_request().await;
+    connection.write(ok("")).await;
+    let timings = call.await.unwrap().unwrap().timings();
+    assert_eq!((timings.redirects, timings.earlier), (None, None));
+    assert_eq!(timings.total, timings.head);
     settle(&client, &world).await;
 }
 
