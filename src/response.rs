@@ -50,7 +50,8 @@ pub struct Response {
     pub(crate) connection: Arc<ConnectionInfo>,
     pub(crate) moments: Moments,
     pub(crate) attempts: u32,
-    pub(crate) redirects: Vec<Redirect>,
+    /// What came before the last request; most calls have none.
+    pub(crate) led: Option<Box<Led>>,
     pub(crate) max_body: usize,
 }
 
@@ -70,6 +71,14 @@ impl Redirect {
     }
 }
 
+/// The hops of a call before its last.
+#[derive(Debug, Default)]
+pub(crate) struct Led {
+    pub(crate) redirects: Vec<Redirect>,
+    /// How long they took, those included that were answered with credentials.
+    pub(crate) took: Duration,
+}
+
 /// What was measured of the last try.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
@@ -79,8 +88,6 @@ pub(crate) struct Moments {
     pub(crate) head: Duration,
     /// From the start of the request, earlier tries included, to the response head.
     pub(crate) call: Duration,
-    /// From the start of the call to the start of this request.
-    pub(crate) redirects: Duration,
     /// Whether the connection had served a response before.
     pub(crate) reused: bool,
 }
@@ -208,16 +215,17 @@ impl Response {
         let moments = &self.moments;
         let opened = (!moments.reused).then_some(&self.connection);
         let some = |took: Duration| (!took.is_zero()).then_some(took);
+        let led = self.led.as_ref().map_or(Duration::ZERO, |led| led.took);
         let last = moments.wait.saturating_add(moments.head);
         Timings {
-            redirects: some(moments.redirects),
+            redirects: some(led),
             earlier: some(moments.call.saturating_sub(last)),
             pool_wait: some(moments.wait),
             resolve: opened.and_then(|opened| opened.resolve),
             connect: opened.and_then(|opened| opened.connect),
             tls: opened.and_then(|opened| opened.handshake),
             head: Some(moments.head),
-            total: Some(moments.redirects.saturating_add(moments.call)),
+            total: Some(led.saturating_add(moments.call)),
             reused: moments.reused,
         }
     }
@@ -238,7 +246,7 @@ impl Response {
     /// # Ok(()) }
     /// ```
     pub fn redirects(&self) -> &[Redirect] {
-        &self.redirects
+        self.led.as_ref().map_or(&[], |led| &led.redirects)
     }
 
     /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
@@ -377,11 +385,10 @@ impl<B: Into<Body>> From<http::Response<B>> for Response {
                 wait: Duration::ZERO,
                 head: Duration::ZERO,
                 call: Duration::ZERO,
-                redirects: Duration::ZERO,
                 reused: false,
             },
             attempts: 0,
-            redirects: Vec::new(),
+            led: None,
             max_body: DEFAULT_MAX_BODY,
         }
     }

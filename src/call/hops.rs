@@ -16,7 +16,7 @@ use crate::deadline::{Deadline, Timeouts};
 use crate::error::Result;
 use crate::head::DefaultFields;
 use crate::policy::{Asked, Challenge, Redirects, Refused};
-use crate::response::{Content, Redirect, Response};
+use crate::response::{Content, Led, Redirect, Response};
 use crate::stats::Event;
 
 /// What one URL of a call leaves to the next.
@@ -24,13 +24,13 @@ pub(super) struct Trail<'a> {
     deadline: Deadline<'a>,
     /// When this hop began.
     begun: Instant,
-    /// How long the earlier ones took.
-    led: Duration,
+
     /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
     replayable: bool,
     /// The client's default fields without what another origin must not see, once there was one.
     stripped: Option<Box<DefaultFields>>,
-    taken: Vec<Redirect>,
+    /// The hops before this one, if there was any.
+    led: Option<Box<Led>>,
     worn: Worn,
 }
 
@@ -41,10 +41,9 @@ impl<'a> Trail<'a> {
         Self {
             deadline: Deadline::new(timeouts, call.started.unwrap_or(begun)),
             begun,
-            led: Duration::ZERO,
             replayable: call.body.is_replayable(),
             stripped: None,
-            taken: Vec::new(),
+            led: None,
             worn: Worn::default(),
         }
     }
@@ -64,14 +63,14 @@ impl<'a> Trail<'a> {
 
     /// The final response is told what led to it.
     pub(super) fn end(self, response: &mut Response) {
-        response.redirects = self.taken;
-        response.moments.redirects = self.led;
+        response.led = self.led;
     }
 
     /// The next hop begins.
     fn next(&mut self) {
         let now = Instant::now();
-        self.led += now.saturating_duration_since(self.begun);
+        let took = now.saturating_duration_since(self.begun);
+        self.led.get_or_insert_default().took += took;
         self.begun = now;
     }
 
@@ -165,7 +164,7 @@ impl<'a> Trail<'a> {
             head: &call.head,
             from: &response.target,
             replayable: self.replayable,
-            followed: self.taken.len(),
+            followed: self.led.as_ref().map_or(0, |led| led.redirects.len()),
         };
         let status = response.status();
         let locations = response.values("location");
@@ -195,7 +194,8 @@ impl<'a> Trail<'a> {
                 to,
             });
         }
-        self.taken.push(Redirect {
+        let led = self.led.get_or_insert_default();
+        led.redirects.push(Redirect {
             status,
             target: response.target.take(),
         });

@@ -51,7 +51,6 @@ use hops::Trail;
 pub use identity::Authenticator;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
-use interceptor::around_call;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
 pub(crate) use lots::Lots;
 #[cfg(not(feature = "cookies"))]
@@ -191,17 +190,9 @@ impl Course {
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
 pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
-    if watched::is_watched(engine) {
-        return Box::pin(watched::call(engine, call)).await;
-    }
-    whole(engine, call).await
-}
-
-/// The call, whoever watches it.
-async fn whole(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
-    match engine.interceptors.is_empty() {
+    match engine.interceptors.is_empty() && !watched::is_watched(engine) {
         true => follow(engine, call).await,
-        false => Box::pin(around_call(engine, call)).await,
+        false => Box::pin(watched::call(engine, call)).await,
     }
 }
 
@@ -402,7 +393,6 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         wait: ready.saturating_duration_since(begun),
         head: answered.saturating_duration_since(ready),
         call: answered.saturating_duration_since(hop.started),
-        redirects: Duration::ZERO,
         reused: lease.is_reused(),
     };
     let content = match answer.body {
@@ -430,7 +420,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         connection,
         moments,
         attempts: hop.replay.attempts(),
-        redirects: Vec::new(),
+        led: None,
         max_body: call.max_body,
     })
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::interceptor::around_attempt;
-use super::{Call, Engine, Hop, exchange, whole};
+use super::interceptor::{around_attempt, around_call};
+use super::{Call, Engine, Hop, exchange, follow};
 use crate::error::Result;
 use crate::policy::{Breaker, Stop};
 use crate::pool::Failed;
@@ -20,8 +20,11 @@ pub(super) fn is_watched(engine: &Engine) -> bool {
     engine.observers.is_some() || spans_are_on()
 }
 
-/// Makes a call, and tells how it begins and ends.
+/// Makes a call that has interceptors around it, or that somebody watches; tells them how it begins and ends.
 pub(super) async fn call(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+    if !is_watched(engine) {
+        return around_call(engine, call).await;
+    }
     let watch = CallWatch {
         told: Some(CallTold::new(engine.observers.as_ref())),
     };
@@ -34,7 +37,10 @@ pub(super) async fn call(engine: &Arc<Engine>, call: &mut Call) -> Result<Respon
             origin,
         });
     }
-    let outcome = whole(engine, call).await;
+    let outcome = match engine.interceptors.is_empty() {
+        true => follow(engine, call).await,
+        false => around_call(engine, call).await,
+    };
     watch.ends(&outcome);
     outcome
 }
@@ -160,12 +166,14 @@ impl Hop<'_> {
 }
 
 /// Whom the policies of one URL of a call tell what they decide.
-pub(super) struct PolicyWatch<'a>(Option<(Arc<CallTold>, &'a Origin)>);
+///
+/// Boxed, so that it does not weigh on the future of a call that nobody watches.
+pub(super) struct PolicyWatch<'a>(Option<Box<(Arc<CallTold>, &'a Origin)>>);
 
 impl<'a> PolicyWatch<'a> {
     pub(super) fn of(hop: &Hop<'a>) -> Self {
         let told = hop.call.told.as_ref();
-        Self(told.map(|told| (Arc::clone(told), hop.host.origin())))
+        Self(told.map(|told| Box::new((Arc::clone(told), hop.host.origin()))))
     }
 
     pub(super) fn nobody() -> Self {
@@ -174,7 +182,7 @@ impl<'a> PolicyWatch<'a> {
 
     /// A breaker was asked or told something.
     pub(super) fn breaker(&self, breaker: &Breaker) {
-        if let Some((told, origin)) = &self.0 {
+        if let Some((told, origin)) = self.0.as_deref() {
             if let Some(state) = breaker.news() {
                 told.tell(|_| Event::BreakerChange { origin, state });
             }
@@ -183,14 +191,14 @@ impl<'a> PolicyWatch<'a> {
 
     /// The server wants nobody to call for a while.
     pub(super) fn gate(&self, wait: Duration) {
-        if let Some((told, origin)) = &self.0 {
+        if let Some((told, origin)) = self.0.as_deref() {
             told.tell(|_| Event::RateGate { origin, wait });
         }
     }
 
     /// There will be no other attempt.
     pub(super) fn no_retry(&self, stop: Stop) {
-        if let Some((told, _)) = &self.0 {
+        if let Some((told, _)) = self.0.as_deref() {
             let why = match stop {
                 Stop::Final => RetryRefusal::Final,
                 Stop::Attempts => RetryRefusal::Attempts,
@@ -205,7 +213,7 @@ impl<'a> PolicyWatch<'a> {
 
     /// A call waits for so long; until what this returns is dropped.
     pub(super) fn rate_wait(&self, wait: Duration) -> Option<RateWait> {
-        let (told, _) = self.0.as_ref()?;
+        let (told, _) = self.0.as_deref()?;
         told.tell(|call| Event::RateWaitStart { call, wait });
         Some(RateWait(Arc::clone(told)))
     }
