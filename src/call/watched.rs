@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::interceptor::{around_attempt, around_call};
-use super::{Call, Engine, Hop, exchange, follow};
-use crate::error::Result;
+use super::{Call, Engine, Hop, Place, exchange, follow, put};
+use crate::error::{Error, Result};
 use crate::policy::{Breaker, Stop};
 use crate::pool::Failed;
-use crate::response::Response;
 use crate::stats::{AttemptSpan, CallTold, Event, RetryCause, RetryRefusal, spans_are_on};
 use crate::url::Origin;
 
@@ -21,9 +22,9 @@ pub(super) fn is_watched(engine: &Engine) -> bool {
 }
 
 /// Makes a call that has interceptors around it, or that somebody watches; tells them how it begins and ends.
-pub(super) async fn call(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+pub(super) async fn call(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Result<()> {
     if !is_watched(engine) {
-        return around_call(engine, call).await;
+        return around_call(engine, call, place).await;
     }
     let watch = CallWatch {
         told: Some(CallTold::new(engine.observers.as_ref())),
@@ -38,10 +39,10 @@ pub(super) async fn call(engine: &Arc<Engine>, call: &mut Call) -> Result<Respon
         });
     }
     let outcome = match engine.interceptors.is_empty() {
-        true => follow(engine, call).await,
-        false => around_call(engine, call).await,
+        true => follow(engine, call, place).await,
+        false => around_call(engine, call, place).await,
     };
-    watch.ends(&outcome);
+    watch.ends(outcome.as_ref().map(|()| put(place).status()));
     outcome
 }
 
@@ -51,15 +52,15 @@ struct CallWatch {
 }
 
 impl CallWatch {
-    fn ends(mut self, outcome: &Result<Response>) {
+    fn ends(mut self, outcome: Result<StatusCode, &Error>) {
         let Some(told) = self.told.take() else {
             return;
         };
         let attempts = told.attempts();
         told.tell(|call| match outcome {
-            Ok(response) => Event::CallEnd {
+            Ok(status) => Event::CallEnd {
                 call,
-                status: response.status(),
+                status,
                 attempts,
             },
             Err(error) => Event::CallFailed {
@@ -81,10 +82,7 @@ impl Drop for CallWatch {
 }
 
 /// Makes an attempt that somebody watches, or that has interceptors around it.
-pub(super) async fn attempt(
-    hop: &mut Hop<'_>,
-    before: Option<&Failed>,
-) -> Result<Response, Failed> {
+pub(super) async fn attempt(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Failed> {
     let Some(told) = hop.call.told.clone() else {
         return one(hop, before).await;
     };
@@ -104,15 +102,16 @@ pub(super) async fn attempt(
         AttemptSpan::begin(&head.method, hop.host.origin(), head.target.uri(), number)
     };
     let outcome = span.around(one(hop, before)).await;
-    span.ends(match &outcome {
-        Ok(response) => Ok(response.status()),
+    let ended = match &outcome {
+        Ok(()) => Ok(put(hop.place).status()),
         Err(failed) => Err(&failed.error),
-    });
-    watch.ends(&outcome);
+    };
+    span.ends(ended);
+    watch.ends(ended);
     outcome
 }
 
-async fn one(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response, Failed> {
+async fn one(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Failed> {
     match hop.engine.attempt_interceptors.is_empty() {
         true => exchange(hop, before).await,
         false => around_attempt(hop, before).await,
@@ -126,21 +125,21 @@ struct AttemptWatch {
 }
 
 impl AttemptWatch {
-    fn ends(mut self, outcome: &Result<Response, Failed>) {
+    fn ends(mut self, outcome: Result<StatusCode, &Error>) {
         let Some(told) = self.told.take() else {
             return;
         };
         let attempt = self.number;
         told.tell(|call| match outcome {
-            Ok(response) => Event::AttemptEnd {
+            Ok(status) => Event::AttemptEnd {
                 call,
                 attempt,
-                status: response.status(),
+                status,
             },
-            Err(failed) => Event::AttemptFailed {
+            Err(error) => Event::AttemptFailed {
                 call,
                 attempt,
-                error: &failed.error,
+                error,
             },
         });
     }
