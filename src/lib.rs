@@ -51,7 +51,20 @@
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
 //! `socks`: a [`Proxy`] may speak SOCKS5.
-//! `test-util`: `sockeye::test`, checks for test suites.
+//! `tracing`: a span of the crate `tracing` for each attempt, see below. `test-util`: `sockeye::test`, checks for test suites.
+//!
+//! # Watching
+//!
+//! [`Client::stats`] is a snapshot of everything that is counted, by origin. [`Response::timings`] tells where the time of a call
+//! went. An [`Observer`] is told of each [event](stats::Event) of calls and connections as it happens.
+//!
+//! With the feature `tracing` each attempt is a span of the target `sockeye` and the level INFO, inside the span of the caller. It is
+//! named for the method, has the fields of OpenTelemetry's conventions for HTTP clients (`http.request.method`, `server.address`,
+//! `server.port`, `url.full` without the values of the query, `http.request.resend_count`, `http.response.status_code`,
+//! `error.type`, `network.protocol.version`, `network.peer.address` and `.port`, and `otel.status_code` for statuses from 400 on and
+//! errors), and ends when the response head is read. The end of a body is an event of the level DEBUG. A call that is dropped
+//! leaves a span without status and error. An [attempt interceptor](ClientBuilder::attempt_interceptor) runs inside the span,
+//! and can put the trace context into the request.
 
 mod body;
 mod call;
@@ -99,7 +112,7 @@ pub use socket::{
 };
 #[cfg(feature = "rustls")]
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
-pub use stats::Stats;
+pub use stats::{EventMask, Observer, Stats};
 pub use url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.

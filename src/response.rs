@@ -51,7 +51,8 @@ pub struct Response {
     pub(crate) connection: Arc<ConnectionInfo>,
     pub(crate) moments: Moments,
     pub(crate) attempts: u32,
-    pub(crate) redirects: Vec<Redirect>,
+    /// What came before the last request; most calls have none.
+    pub(crate) led: Option<Box<Led>>,
     pub(crate) max_body: usize,
 }
 
@@ -71,6 +72,14 @@ impl Redirect {
     }
 }
 
+/// The hops of a call before its last.
+#[derive(Debug, Default)]
+pub(crate) struct Led {
+    pub(crate) redirects: Vec<Redirect>,
+    /// How long they took, those included that were answered with credentials.
+    pub(crate) took: Duration,
+}
+
 /// What was measured of the last try.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
@@ -78,7 +87,7 @@ pub(crate) struct Moments {
     pub(crate) wait: Duration,
     /// From the start of the request to the response head.
     pub(crate) head: Duration,
-    /// From the start of the call, earlier tries included, to the response head.
+    /// From the start of the request, earlier tries included, to the response head.
     pub(crate) call: Duration,
     /// Whether the connection had served a response before.
     pub(crate) reused: bool,
@@ -219,16 +228,30 @@ impl Response {
         self.moments.reused
     }
 
-    /// Where the time went, up to the head.
+    /// Where the time went, up to the head: see [`Timings`].
+    ///
+    /// ```no_run
+    /// # async fn run() -> sockeye::Result<()> {
+    /// let response = sockeye::Client::new().get("https://example.com/").send().await?;
+    /// // new connection: pool wait 36.0 ms, resolve 3.00 ms, connect 12.0 ms, tls 21.0 ms, head 140 ms, total 176 ms
+    /// println!("{}", response.timings());
+    /// # Ok(()) }
+    /// ```
     pub fn timings(&self) -> Timings {
         let moments = &self.moments;
         let opened = (!moments.reused).then_some(&self.connection);
+        let some = |took: Duration| (!took.is_zero()).then_some(took);
+        let led = self.led.as_ref().map_or(Duration::ZERO, |led| led.took);
+        let last = moments.wait.saturating_add(moments.head);
         Timings {
-            pool_wait: (!moments.wait.is_zero()).then_some(moments.wait),
+            redirects: some(led),
+            earlier: some(moments.call.saturating_sub(last)),
+            pool_wait: some(moments.wait),
             resolve: opened.and_then(|opened| opened.resolve),
             connect: opened.and_then(|opened| opened.connect),
             tls: opened.and_then(|opened| opened.handshake),
             head: Some(moments.head),
+            total: Some(led.saturating_add(moments.call)),
             reused: moments.reused,
         }
     }
@@ -249,7 +272,7 @@ impl Response {
     /// # Ok(()) }
     /// ```
     pub fn redirects(&self) -> &[Redirect] {
-        &self.redirects
+        self.led.as_ref().map_or(&[], |led| &led.redirects)
     }
 
     /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
@@ -391,7 +414,7 @@ impl<B: Into<Body>> From<http::Response<B>> for Response {
                 reused: false,
             },
             attempts: 0,
-            redirects: Vec::new(),
+            led: None,
             max_body: DEFAULT_MAX_BODY,
         }
     }

@@ -9,8 +9,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use sockeye::stats::Event;
 use sockeye::test::at_rest;
-use sockeye::{Client, Resilience, Uri};
+use sockeye::{Client, EventMask, Observer, Resilience, Uri};
 
 /// Answers every request without a body with the same small response, until the client has gone.
 fn serve(mut client: TcpStream) {
@@ -85,6 +86,26 @@ fn a_call_that_succeeds_at_once_allocates_nothing_for_its_policies() {
         of_a_call(&standard.build().unwrap()),
     );
     assert_eq!(standard, plain);
+}
+
+/// Wants to hear of nothing.
+struct Bored;
+
+impl Observer for Bored {
+    fn interest(&self) -> EventMask {
+        EventMask::NONE
+    }
+
+    fn on(&self, event: &Event<'_>) {
+        panic!("it did not ask for {event:?}");
+    }
+}
+
+/// Events are made for those who want them; so are spans, in a build with them.
+#[test]
+fn a_call_that_nobody_watches_allocates_nothing_for_observers() {
+    let bored = Client::builder().observer(Bored).build().unwrap();
+    assert_eq!(of_a_call(&bored), of_a_call(&Client::new()));
 }
 
 const CALLS: usize = 100;

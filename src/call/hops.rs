@@ -16,18 +16,21 @@ use crate::deadline::{Deadline, Timeouts};
 use crate::error::Result;
 use crate::head::DefaultFields;
 use crate::policy::{Asked, Challenge, Redirects, Refused};
-use crate::response::{Content, Redirect, Response};
+use crate::response::{Content, Led, Redirect, Response};
+use crate::stats::Event;
 
 /// What one URL of a call leaves to the next.
 pub(super) struct Trail<'a> {
     deadline: Deadline<'a>,
     /// When this hop began.
     begun: Instant,
+
     /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
     replayable: bool,
     /// The client's default fields without what another origin must not see, once there was one.
     stripped: Option<Box<DefaultFields>>,
-    taken: Vec<Redirect>,
+    /// The hops before this one, if there was any.
+    led: Option<Box<Led>>,
     worn: Worn,
 }
 
@@ -40,7 +43,7 @@ impl<'a> Trail<'a> {
             begun,
             replayable: call.body.is_replayable(),
             stripped: None,
-            taken: Vec::new(),
+            led: None,
             worn: Worn::default(),
         }
     }
@@ -58,8 +61,17 @@ impl<'a> Trail<'a> {
         self.stripped.as_deref().unwrap_or(&engine.defaults)
     }
 
-    pub(super) fn into_redirects(self) -> Vec<Redirect> {
-        self.taken
+    /// The final response is told what led to it.
+    pub(super) fn end(self, response: &mut Response) {
+        response.led = self.led;
+    }
+
+    /// The next hop begins.
+    fn next(&mut self) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun);
+        self.led.get_or_insert_default().took += took;
+        self.begun = now;
     }
 
     /// Puts on what the next hop's origin knows the client by.
@@ -105,10 +117,14 @@ impl<'a> Trail<'a> {
             return Ok(false);
         }
         engine.pool.counters(&origin).authenticated();
+        if let Some(told) = &call.told {
+            let origin = &origin;
+            told.tell(|call| Event::Authenticated { call, origin });
+        }
         self.worn.answered.push(origin);
         call.head.put_back(|| response.target.take());
         response.content = Content::Apart(Body::empty());
-        self.begun = Instant::now();
+        self.next();
         Ok(true)
     }
 
@@ -148,7 +164,7 @@ impl<'a> Trail<'a> {
             head: &call.head,
             from: &response.target,
             replayable: self.replayable,
-            followed: self.taken.len(),
+            followed: self.led.as_ref().map_or(0, |led| led.redirects.len()),
         };
         let status = response.status();
         let locations = response.values("location");
@@ -167,15 +183,26 @@ impl<'a> Trail<'a> {
             call.unix = None;
             self.strip_defaults(engine, redirects);
         }
-        engine.pool.counters(&response.target.origin()).redirected();
-        self.taken.push(Redirect {
+        let from = response.target.origin();
+        engine.pool.counters(&from).redirected();
+        if let Some(told) = &call.told {
+            let (from, to) = (&from, &step.target.origin());
+            told.tell(|call| Event::Redirected {
+                call,
+                status,
+                from,
+                to,
+            });
+        }
+        let led = self.led.get_or_insert_default();
+        led.redirects.push(Redirect {
             status,
             target: response.target.take(),
         });
         call.head.target = step.target;
         // Drained or closed before the next request looks for a connection.
         response.content = Content::Apart(Body::empty());
-        self.begun = Instant::now();
+        self.next();
         Ok(true)
     }
 

@@ -23,12 +23,14 @@ mod no_cookies;
 mod replay;
 mod trying;
 mod versions;
+mod watched;
 mod ways;
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use http::{Extensions, HeaderMap, StatusCode};
 use tokio::runtime::Handle;
@@ -44,7 +46,7 @@ use crate::pool::{
     AnswerBody, Asked, Failed, Host, Pool, Proxies, TLS_BUILT_IN, Way, check_request,
 };
 use crate::response::{Content, Moments, Response};
-use crate::stats::{Counters, RetryCause};
+use crate::stats::{CallTold, Counters, Observers, RetryCause};
 use crate::url::Target;
 
 #[cfg(feature = "cookies")]
@@ -54,7 +56,6 @@ pub use identity::Authenticator;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
-use interceptor::{around_attempt, around_call};
 pub(crate) use lots::Lots;
 #[cfg(not(feature = "cookies"))]
 pub(crate) use no_cookies::CookieJar;
@@ -81,6 +82,8 @@ pub(crate) struct Engine {
     pub(crate) identity: Option<Box<Identity>>,
     pub(crate) policies: Policies,
     pub(crate) lots: Lots,
+    /// `None` for a client that nobody observes.
+    pub(crate) observers: Option<Arc<Observers>>,
 }
 
 impl Engine {
@@ -126,6 +129,8 @@ pub(crate) struct Call {
     pub(crate) extensions: Extensions,
     /// When the call began, if an interceptor has made this one of it.
     pub(crate) started: Option<Instant>,
+    /// Whom it is told to; `None` if nobody watches it.
+    pub(crate) told: Option<Arc<CallTold>>,
 }
 
 impl Call {
@@ -150,6 +155,7 @@ impl Call {
             accepted: self.accepted,
             extensions: Extensions::new(),
             started: self.started,
+            told: self.told.clone(),
         }
     }
 }
@@ -198,9 +204,9 @@ impl Course {
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
 pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Result<()> {
-    match engine.interceptors.is_empty() {
+    match engine.interceptors.is_empty() && !watched::is_watched(engine) {
         true => follow(engine, call, place).await,
-        false => Box::pin(around_call(engine, call, place)).await,
+        false => Box::pin(watched::call(engine, call, place)).await,
     }
 }
 
@@ -225,7 +231,7 @@ async fn follow(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Res
         }
         if !response.status().is_redirection() || !trail.follow(engine, call, response)? {
             response.decode(call.accepted, &call.head.method);
-            response.redirects = trail.into_redirects();
+            trail.end(response);
             return Ok(());
         }
     }
@@ -321,9 +327,10 @@ async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
     let mut before: Option<Box<Failed>> = None;
     loop {
         hop.replay.begin();
-        let tried = match hop.engine.attempt_interceptors.is_empty() {
+        let is_plain = hop.engine.attempt_interceptors.is_empty() && hop.call.told.is_none();
+        let tried = match is_plain {
             true => exchange(hop, before.as_deref()).await,
-            false => Box::pin(around_attempt(hop, before.as_deref())).await,
+            false => Box::pin(watched::attempt(hop, before.as_deref())).await,
         };
         let mut failed = match tried {
             Ok(()) => return Ok(()),
@@ -332,7 +339,7 @@ async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
         let Some(cause) = hop.replay.decide(&failed) else {
             return Err(failed);
         };
-        hop.host.counters().retried(cause);
+        hop.retried(cause, Duration::ZERO);
         if cause == RetryCause::Http1Required {
             hop.host.note_http1_required();
             // The choice for this URL is the same as before; that it was made without a mistake is known.
@@ -370,13 +377,15 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
     }
     let pool = &hop.engine.pool;
     let host = hop.http1.as_ref().unwrap_or(hop.host);
+    let told = hop.call.told.as_ref();
     let lent = match before {
         None => {
-            pool.checkout(host, &hop.deadline, hop.replay.is_careful(), begun)
+            let careful = hop.replay.is_careful();
+            pool.checkout(host, &hop.deadline, careful, told, begun)
                 .await
         }
         Some(failed) => {
-            pool.checkout_again(host, &hop.deadline, failed, begun)
+            pool.checkout_again(host, &hop.deadline, failed, told, begun)
                 .await
         }
     };
@@ -436,7 +445,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
         connection,
         moments,
         attempts: hop.replay.attempts(),
-        redirects: Vec::new(),
+        led: None,
         max_body: call.max_body,
     });
     Ok(())

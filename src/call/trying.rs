@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, Uri};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::watched::PolicyWatch;
 use super::{Hop, Place, put};
 use crate::error::{Error, ErrorKind, Result, Sent};
 use crate::head::ResponseHead;
@@ -36,6 +37,8 @@ pub(crate) struct Trying<'a> {
     had_request_timeout: bool,
     /// What the attempt before came to.
     last: Option<Last>,
+    /// Whom it is told to.
+    watch: PolicyWatch<'a>,
 }
 
 /// What an attempt came to that was followed by another.
@@ -79,7 +82,8 @@ impl<'a> Trying<'a> {
         let (host, started) = (hop.host, hop.started);
         let own = own.map(|own| Retry::of_call(own, host.origin()));
         let origin = host.keep(|| policies.of(host.origin(), started))?;
-        let trying = Self::new(policies, origin, own);
+        let mut trying = Self::new(policies, origin, own);
+        trying.watch = PolicyWatch::of(hop);
         hop.course.keeps_unpolled = trying.retry().is_some() && !hop.replay.is_replayable();
         Some(trying)
     }
@@ -93,6 +97,7 @@ impl<'a> Trying<'a> {
             tried: 0,
             had_request_timeout: false,
             last: None,
+            watch: PolicyWatch::nobody(),
         }
     }
 
@@ -143,7 +148,10 @@ impl<'a> Trying<'a> {
             }
             let longer = wait.saturating_add(jitter);
             let fits = left.is_none_or(|left| longer < left);
-            sleep(if fits { longer } else { wait }).await;
+            let held = if fits { longer } else { wait };
+            let told = self.watch.rate_wait(held);
+            sleep(held).await;
+            drop(told);
             let after = Instant::now();
             waited += after.saturating_duration_since(now);
             hop.course.begun = after;
@@ -158,7 +166,10 @@ impl<'a> Trying<'a> {
         let pass = match &self.origin.breaker {
             None => None,
             Some(breaker) => match breaker.enter(now) {
-                Ok(pass) => Some(pass),
+                Ok(pass) => {
+                    self.watch.breaker(breaker);
+                    Some(pass)
+                }
                 Err(refused) => return Leave::Never(circuit_open(refused)),
             },
         };
@@ -206,6 +217,13 @@ impl<'a> Trying<'a> {
         match outcome {
             Ok(()) => self.answered(hop),
             Err(failed) => self.failed(hop, failed),
+        }
+    }
+
+    /// The breaker may have changed.
+    fn watch_breaker(&self) {
+        if let Some(breaker) = &self.origin.breaker {
+            self.watch.breaker(breaker);
         }
     }
 
@@ -286,6 +304,7 @@ impl<'a> Trying<'a> {
         };
         if let (Some(limiter), Some(wait)) = (&self.origin.limiter, told) {
             limiter.close_for(wait, self.policies.moment(Instant::now()));
+            self.watch.gate(wait);
         }
         if let Some(retry) = self.retry().filter(|retry| retry.judges()) {
             let attempt = Attempt {
@@ -306,6 +325,7 @@ impl<'a> Trying<'a> {
         }
         if let Some(pass) = self.pass.take() {
             pass.succeeded();
+            self.watch_breaker();
         }
         if let Some(budget) = self.origin.budget.as_ref().filter(|_| self.tried == 1) {
             budget.earn();
@@ -340,6 +360,7 @@ impl<'a> Trying<'a> {
         let breaker = self.origin.breaker.as_ref();
         if let Some(pass) = self.pass.take() {
             pass.report(seen.report, now, || lots.draw());
+            self.watch_breaker();
         }
         let case = Case {
             seen: *seen,
@@ -361,6 +382,7 @@ impl<'a> Trying<'a> {
                 if stop == Stop::Budget {
                     hop.host.counters().retry_denied();
                 }
+                self.watch.no_retry(stop);
                 None
             }
         }
@@ -381,13 +403,14 @@ impl<'a> Trying<'a> {
 
 /// Counts the retry and begins its wait.
 fn again(hop: &Hop<'_>, wait: Duration, why: Why) -> Next {
-    hop.host.counters().retried(match why {
+    let cause = match why {
         Why::NoConnection => RetryCause::NoConnection,
         Why::Failed => RetryCause::Failed,
         Why::TimedOut => RetryCause::TimedOut,
         Why::Throttled => RetryCause::Throttled,
         Why::Status => RetryCause::Status,
-    });
+    };
+    hop.retried(cause, wait);
     Next::Continue(Box::pin(sleep(wait)))
 }
 

@@ -19,6 +19,7 @@ use crate::head::{DefaultFields, mark_secrets};
 use crate::policy::{Policies, Redirects, Resilience};
 use crate::pool::Pool;
 use crate::socket::{Connect, Dialler, TlsConfig};
+use crate::stats::{Observer, Observers};
 use crate::url::{Origin, Target};
 
 /// Collects the settings of a [`Client`]. A mistake is reported by [`build`](Self::build), naming the setting.
@@ -58,6 +59,7 @@ pub struct ClientBuilder {
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(super) attempt_interceptors: Vec<Arc<dyn Interceptor>>,
     pub(super) resilience: Resilience,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
     /// The first mistake.
     mistake: Option<Error>,
 }
@@ -87,6 +89,7 @@ impl ClientBuilder {
             interceptors: Vec::new(),
             attempt_interceptors: Vec::new(),
             resilience: Resilience::none(),
+            observers: Vec::new(),
             mistake: None,
         }
     }
@@ -300,9 +303,11 @@ impl ClientBuilder {
             authenticators: scoped.collect(),
             cookies: self.cookies,
         };
+        let observers = Observers::new(self.observers);
+        let connect_timeout = self.timeouts.connect;
         Ok(Client(Arc::new(Inner {
             engine: Arc::new(Engine {
-                pool: Pool::new(self.limits, dialler, self.timeouts.connect),
+                pool: Pool::new(self.limits, dialler, connect_timeout, observers.clone()),
                 defaults: DefaultFields::new(&self.headers),
                 timeouts: self.timeouts,
                 versions: self.versions,
@@ -315,6 +320,7 @@ impl ClientBuilder {
                 proxies: proxies.map(Box::new),
                 policies: Policies::new(self.resilience, Instant::now()),
                 lots: Lots::default(),
+                observers,
             }),
             base,
             error_for_status: self.error_for_status,

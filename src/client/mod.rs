@@ -5,6 +5,7 @@
 //! - `network` is how a client finds and reaches a host, `proxies` through what
 //! - `status` is the rule that makes a status an error, `status_error` makes the error
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
+//! - `observing` adds observers
 //! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
 //! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
 //!   connects again
@@ -24,6 +25,7 @@ mod json;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod network;
+mod observing;
 mod proxies;
 mod redirects;
 mod request;

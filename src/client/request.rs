@@ -94,6 +94,7 @@ impl RequestBuilder {
                 accepted: Accepted::NONE,
                 extensions: Extensions::new(),
                 started: None,
+                told: None,
             },
             userinfo,
             content_type: None,

@@ -12,7 +12,7 @@ use super::{Client, ClientBuilder, RequestBuilder};
 use crate::config::CircuitState;
 use crate::error::{Error, Result};
 use crate::policy::{Breaker, CircuitBreaker, OriginPolicy, RateLimit, Resilience, Retry};
-use crate::stats::Stats;
+use crate::stats::{Event, Stats};
 use crate::url::{IntoUrl, Origin};
 
 impl ClientBuilder {
@@ -166,6 +166,7 @@ impl Circuit {
     pub fn isolate(&self) {
         if let Some(breaker) = self.breaker() {
             breaker.isolate();
+            self.tell(breaker);
         }
     }
 
@@ -173,6 +174,18 @@ impl Circuit {
     pub fn close(&self) {
         if let Some(breaker) = self.breaker() {
             breaker.close();
+            self.tell(breaker);
+        }
+    }
+
+    /// Tells observers if the breaker has changed.
+    fn tell(&self, breaker: &Breaker) {
+        let Some(observers) = &self.client.0.engine.observers else {
+            return;
+        };
+        if let Some(state) = breaker.news() {
+            let origin = &self.origin;
+            observers.tell(&Event::BreakerChange { origin, state });
         }
     }
 

@@ -97,12 +97,16 @@ impl Rule {
         }
     }
 
-    /// The rule, broken by a line of a head or a trailer section: of a field its name is shown and never its value.
+    /// The rule, broken by a line of a head or a trailer section: of a field its name is shown and never its value. A line
+    /// that begins with a blank is the rest of a value.
     pub(super) fn broken_in(self, line: &[u8]) -> DecodeError {
-        let name = line
-            .split_inclusive(|byte| *byte == b':')
-            .next()
-            .unwrap_or_default();
+        let name = match line {
+            [b' ' | b'\t', ..] => b"",
+            _ => line
+                .split_inclusive(|byte| *byte == b':')
+                .next()
+                .unwrap_or_default(),
+        };
         let mut error = self.broken_by(name);
         error.shown.cut |= name.len() < line.len();
         error
@@ -361,6 +365,8 @@ mod tests {
         let shown = format!("{error} {error:?}");
         assert!(shown.contains("\"Set-Cookie:\" .."), "{shown}");
         assert!(!shown.contains("secret"), "{shown}");
+        let error = Rule::BlankBeforeFirstField.broken_in(b" secret: secret");
+        assert!(!error.to_string().contains("secret"), "{error}");
         let error = Rule::NoColon.broken_in(b"no colon");
         assert!(error.to_string().ends_with(": \"no colon\""), "{error}");
     }

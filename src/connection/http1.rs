@@ -265,6 +265,11 @@ impl Http1 {
         self.upload.take_unpolled()
     }
 
+    /// See [`Connection::sent`](super::Connection::sent).
+    pub(super) fn sent_all(&self) -> Option<u64> {
+        self.upload.sent_all()
+    }
+
     /// Bytes sent and received in this exchange.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.upload.written(), self.received)

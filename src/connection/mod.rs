@@ -300,6 +300,14 @@ impl Connection {
         }
     }
 
+    /// What it took to send the request, once all of it was handed over and none was given up.
+    pub(crate) fn sent(&self) -> Option<u64> {
+        match self {
+            Self::Http1(http1) => http1.sent_all(),
+            Self::Http2(exchange) => exchange.sent_all(),
+        }
+    }
+
     /// The body of a request that failed before any of it was asked for.
     pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
         match self {

@@ -93,6 +93,7 @@ never! {
     is_body_done(&self) -> bool;
     take_trailers(&self) -> Option<Box<HeaderMap>>;
     body_left(&self) -> Option<u64>;
+    sent_all(&self) -> Option<u64>;
     take_unpolled_body(&self) -> Option<Body>;
     refusal(&self) -> Option<Refusal>;
     has_received(&self) -> bool;

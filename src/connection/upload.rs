@@ -183,6 +183,11 @@ impl Upload {
         self.written
     }
 
+    /// Bytes handed to the system, once they are all of the request.
+    pub(super) fn sent_all(&self) -> Option<u64> {
+        (self.is_done() && !self.stopped).then_some(self.written)
+    }
+
     /// Ends the exchange; what it wrote is counted no longer.
     pub(super) fn settle(&mut self) {
         self.stop();

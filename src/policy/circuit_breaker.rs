@@ -153,6 +153,8 @@ pub(crate) struct Breaker {
     /// How often it opened, ever.
     opened: AtomicU64,
     window: Mutex<Window>,
+    /// The generation whose state was told last.
+    told: AtomicU32,
 }
 
 /// What only a failure looks at.
@@ -260,6 +262,7 @@ impl Breaker {
             passed: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             window: Mutex::default(),
+            told: AtomicU32::new(0),
         }
     }
 
@@ -318,6 +321,24 @@ impl Breaker {
             State::Open(_) | State::HalfOpen { .. } => CircuitState::HalfOpen,
             State::Isolated => CircuitState::Isolated,
         }
+    }
+
+    /// The state, if it has changed since this was last asked: every change is told to one who asks, unless another change has
+    /// overtaken it.
+    pub(crate) fn news(&self) -> Option<CircuitState> {
+        let word = self.load();
+        let generation = u32::from(word.generation());
+        if self.told.load(Ordering::Relaxed) == generation
+            || self.told.swap(generation, Ordering::Relaxed) == generation
+        {
+            return None;
+        }
+        Some(match word.state() {
+            State::Closed => CircuitState::Closed,
+            State::Open(_) => CircuitState::Open,
+            State::HalfOpen { .. } => CircuitState::HalfOpen,
+            State::Isolated => CircuitState::Isolated,
+        })
     }
 
     /// How often it opened, ever.

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::Version;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -37,11 +38,13 @@ impl Dials {
     /// Starts the task of a dial that the host has counted. The lock is not held while the task is made: a runtime that is
     /// ending drops it on the spot, and with it the dial, which then leaves these books.
     pub(super) fn start(&self, host: &Arc<Host>, id: DialId) {
-        let steps = Arc::new(Steps::default());
+        let steps = Arc::new(Steps::new(host.observers().cloned()));
+        host.dial_begins(steps.connection());
         let (key, tether) = host.tethers().add(Instant::now());
         let dial = Dial {
             host: Arc::clone(host),
             id,
+            connection: steps.connection(),
             keeper: Some(Keeper::new(
                 tether,
                 Box::new(Permit::new(Arc::downgrade(host), key)),
@@ -111,6 +114,8 @@ impl Dials {
 struct Dial {
     host: Arc<Host>,
     id: DialId,
+    /// The number of the connection that comes of it.
+    connection: u64,
     keeper: Option<Keeper>,
     stage: Stage,
 }
@@ -121,6 +126,15 @@ pub(super) enum Made {
     Http2(Arc<Session>, Box<Driver>),
     /// It could speak HTTP/2, and nobody needs another session.
     Superfluous(Prepared),
+}
+
+impl Made {
+    fn protocol(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(..) | Self::Superfluous(_) => Version::HTTP_2,
+        }
+    }
 }
 
 /// How far its task has come.
@@ -138,6 +152,10 @@ impl Dial {
         let outcome = self.open(&steps).await;
         self.stage = Stage::Ended;
         self.host.dials().ended(self.id);
+        match &outcome {
+            Ok(made) => self.host.dial_ends(self.connection, made.protocol()),
+            Err(error) => self.host.dial_fails(self.connection, Some(error)),
+        }
         self.host.dialled(self.id, outcome);
     }
 
@@ -187,6 +205,7 @@ impl Drop for Dial {
             Stage::Ended => return,
         }
         self.host.dials().ended(self.id);
+        self.host.dial_fails(self.connection, None);
         self.host.dial_dropped(self.id);
     }
 }

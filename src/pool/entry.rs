@@ -399,7 +399,7 @@ impl Host {
     }
 
     pub(super) fn discard(&self, mut connection: Box<Http1>, why: CloseCause) {
-        self.counters.closed(why);
+        self.closes(connection.info().id, why);
         connection.say_goodbye();
     }
 

@@ -26,17 +26,19 @@ use crate::deadline::{Deadline, Timeouts};
 use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead};
 use crate::socket::{ConnectionInfo, Socket, Upgraded};
-use crate::stats::{Checkout, CloseCause, DrainOutcome};
+use crate::stats::{CloseCause, DrainOutcome, LeaseTold};
 
 /// A connection that one caller uses.
 pub(crate) struct Lease {
     /// `None` only while it is being given back.
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Of the session, if it is a stream that was lent.
     session: SessionId,
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
     /// The place in line that it was waited for at.
     ticket: Option<Ticket>,
+    /// Whom its exchange is told to.
+    pub(super) told: Option<Box<LeaseTold>>,
 }
 
 /// What a failed exchange tells those who may try again.
@@ -100,6 +102,7 @@ impl Lease {
             session,
             host,
             ticket,
+            told: None,
         }
     }
 
@@ -109,15 +112,6 @@ impl Lease {
 
     pub(crate) fn is_reused(&self) -> bool {
         self.connection.as_ref().expect(LENT).is_reused()
-    }
-
-    /// An attempt has got this connection.
-    pub(super) fn count_checkout(&self) {
-        self.host.counters().checked_out(match &self.connection {
-            Some(connection) if !connection.is_reused() => Checkout::Fresh,
-            Some(Connection::Http2(_)) => Checkout::Slot,
-            Some(Connection::Http1(_)) | None => Checkout::Reused,
-        });
     }
 
     /// Sends a request and waits for the head of its final response. Dropping the future closes the connection, unless
@@ -141,7 +135,16 @@ impl Lease {
             connection.begin(head, defaults, body, now)
         };
         let outcome = match begun {
-            Ok(()) => poll_fn(|cx| connection.poll_head(cx, deadline)).await,
+            Ok(()) => {
+                poll_fn(|cx| {
+                    let polled = connection.poll_head(cx, deadline);
+                    if let Some(told) = &mut self.told {
+                        told.sent(connection.sent());
+                    }
+                    polled
+                })
+                .await
+            }
             Err(error) => Err(error),
         };
         match outcome {
@@ -149,6 +152,7 @@ impl Lease {
                 if is_http1 {
                     self.host.note_version(answer.head.version);
                 }
+                self.tell_answer(&answer);
                 Ok(answer)
             }
             Err(error) => Err(self.failed(error)),
@@ -185,11 +189,12 @@ impl Lease {
 
     /// Hands the socket over, after it was switched to another protocol. Its permit goes along, or its slot.
     pub(crate) fn into_upgraded(mut self) -> Upgraded {
+        drop(self.told.take());
         match self.connection.take().expect(LENT) {
             Connection::Http1(connection) => {
                 let (sent, received) = connection.traffic();
                 self.host.count_traffic(sent, received);
-                self.host.counters().closed(CloseCause::Upgraded);
+                self.host.closes(connection.info().id, CloseCause::Upgraded);
                 connection.into_upgraded()
             }
             Connection::Http2(mut exchange) => {
@@ -240,6 +245,7 @@ impl Lease {
     }
 
     fn give_back(&mut self, now: Option<Instant>) {
+        drop(self.told.take());
         match self.connection.take() {
             Some(Connection::Http1(mut connection)) => {
                 let (sent, received) = connection.traffic();
@@ -279,6 +285,7 @@ impl Drop for Lease {
             }
             _ => return self.give_back(None),
         }
+        drop(self.told.take());
         if let Some(Connection::Http1(connection)) = self.connection.take() {
             drain(connection, Arc::clone(&self.host));
         }
@@ -318,6 +325,9 @@ impl LeasedBody {
             if let Some(connection) = &mut lease.connection {
                 self.trailers = connection.take_trailers();
             }
+            if let Some(told) = &mut lease.told {
+                told.body_end();
+            }
             let now = Instant::now();
             lease
                 .host
@@ -330,10 +340,11 @@ impl LeasedBody {
 
 impl Source for LeasedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(connection) = self
-            .lease
-            .as_mut()
-            .and_then(|lease| lease.connection.as_mut())
+        let Some(Lease {
+            connection: Some(connection),
+            told,
+            ..
+        }) = &mut self.lease
         else {
             return Poll::Ready(
                 self.trailers
@@ -341,8 +352,15 @@ impl Source for LeasedBody {
                     .map(|trailers| Ok(Frame::trailers(*trailers))),
             );
         };
-        match ready!(connection.poll_data(cx, &Deadline::of_body(&self.timeouts, self.total_at))) {
+        let polled = connection.poll_data(cx, &Deadline::of_body(&self.timeouts, self.total_at));
+        if let Some(told) = told {
+            told.sent(connection.sent());
+        }
+        match ready!(polled) {
             Ok(data) => {
+                if let (Some(told), Some(data)) = (told, &data) {
+                    told.body(data.len());
+                }
                 if connection.is_body_done() {
                     self.finish();
                 }
@@ -357,7 +375,7 @@ impl Source for LeasedBody {
             }
             Err(error) => {
                 let mut error = error;
-                if let Some(lease) = self.lease.take() {
+                if let Some(mut lease) = self.lease.take() {
                     lease
                         .host
                         .counters()
@@ -365,6 +383,9 @@ impl Source for LeasedBody {
                     let origin = lease.host.origin().clone();
                     let asked = &self.asked;
                     error = error.on_call(origin, &asked.method, asked.attempts, asked.replayable);
+                    if let Some(told) = &mut lease.told {
+                        told.body_failed(&error);
+                    }
                 }
                 Poll::Ready(Some(Err(error)))
             }

@@ -12,6 +12,7 @@
 //! - doing, with a lock for a moment: `entry` (one origin), `slots` (its sessions), `hosts` (finding it), `capacity` (the limit on all), `tethers` (a
 //!   hold on what is lent)
 //! - waiting and working: `wait` (a place in line), `lease` (a loan), `dial`, `drain` (half-read bodies), `reaper` (idle ones)
+//! - `telling`: what observers hear of it
 
 mod actions;
 mod age;
@@ -28,6 +29,7 @@ mod line;
 mod reaper;
 mod sessions;
 mod slots;
+mod telling;
 mod tethers;
 mod wait;
 mod waiters;
@@ -50,7 +52,7 @@ use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::socket::Dialler;
 pub(crate) use crate::socket::TLS_BUILT_IN;
 pub(crate) use crate::socket::{Detour, Passage, Proxies, Way};
-use crate::stats::{CloseCause, Counters, Registry};
+use crate::stats::{CallTold, CloseCause, Counters, Observers, QueueTold, Registry};
 use crate::url::{Origin, Target};
 
 use capacity::Capacity;
@@ -95,10 +97,16 @@ struct Shared {
     learned: Mutex<Learned>,
     /// Whether a session may be dialled that nobody waits for.
     grows_ahead: bool,
+    observers: Option<Arc<Observers>>,
 }
 
 impl Pool {
-    pub(crate) fn new(limits: Limits, dialler: Dialler, connect_timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        dialler: Dialler,
+        connect_timeout: Option<Duration>,
+        observers: Option<Arc<Observers>>,
+    ) -> Self {
         let grows_ahead = limits.http2.spread.is_some() || limits.max_lifetime.is_some();
         Self(Arc::new_cyclic(|this: &Weak<Inner>| Inner {
             // Connections of another client identity are never used again (ruling 22).
@@ -128,6 +136,7 @@ impl Pool {
                 lots: RandomState::new(),
                 learned: Mutex::default(),
                 grows_ahead,
+                observers,
             }),
         }))
     }
@@ -144,10 +153,11 @@ impl Pool {
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         careful: bool,
+        told: Option<&Arc<CallTold>>,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
-        if let Some(lease) = host.try_idle(now, careful) {
-            lease.count_checkout();
+        if let Some(mut lease) = host.try_idle(now, careful) {
+            lease.begin(told);
             return Ok((lease, now));
         }
         let claim = Claim {
@@ -156,8 +166,8 @@ impl Pool {
             ticket: None,
         };
         // The wait is rare and large; boxed, it does not weigh on the future of every call.
-        let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
-        lease.count_checkout();
+        let mut lease = Box::pin(self.wait(host, deadline, claim, told, now)).await?;
+        lease.begin(told);
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
@@ -170,6 +180,7 @@ impl Pool {
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         failed: &Failed,
+        told: Option<&Arc<CallTold>>,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
         if failed.reused && failed.refusal.is_none() {
@@ -184,8 +195,8 @@ impl Pool {
                     .unwrap_or_else(|| self.0.shared.early_ticket()),
             ),
         };
-        let lease = Box::pin(self.wait(host, deadline, claim, now)).await?;
-        lease.count_checkout();
+        let mut lease = Box::pin(self.wait(host, deadline, claim, told, now)).await?;
+        lease.begin(told);
         let after = Instant::now();
         host.counters().waited(after.saturating_duration_since(now));
         Ok((lease, after))
@@ -196,8 +207,10 @@ impl Pool {
         host: &Arc<Host>,
         deadline: &Deadline<'_>,
         claim: Claim,
+        told: Option<&Arc<CallTold>>,
         now: Instant,
     ) -> Result<Lease> {
+        let queued = QueueTold::begin(told, host.origin());
         let mut wait = Wait::join(host, deadline, claim, now)?;
         if claim.want != Want::Any && host.is_full() {
             // The connections that are idle here take up the room that a new one needs.
@@ -205,7 +218,9 @@ impl Pool {
         }
         host.make_room();
         let lent = poll_fn(|cx| wait.poll(cx)).await?;
-        Ok(Lease::new(lent, Arc::clone(host), Some(wait.ticket())))
+        let lease = Lease::new(lent, Arc::clone(host), Some(wait.ticket()));
+        queued.served(lease.info().id);
+        Ok(lease)
     }
 
     /// Dials until `connections` are idle, inside the limits, without evicting or waiting in line. Answers how many are. Nobody
@@ -322,6 +337,13 @@ impl Pool {
         self.0
             .registry
             .snapshot(now, self.0.shared.capacity.max(), gauges.into_iter())
+            .with_panics(
+                self.0
+                    .shared
+                    .observers
+                    .as_deref()
+                    .map_or(0, Observers::panics),
+            )
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -46,9 +46,10 @@ impl Host {
         let host = self.weak();
         match actions.opened {
             Some(id) => {
+                let connection = session.info().id;
                 let changed = move |change| {
                     if let Some(host) = host.upgrade() {
-                        host.session_changed(id, change);
+                        host.session_changed(id, connection, change);
                     }
                 };
                 self.runtime().spawn(driver.run(changed));
@@ -56,7 +57,7 @@ impl Host {
             // Retired at once: nothing is open on it.
             None => {
                 self.counters().alpn(AlpnEvent::Deduplicated);
-                self.counters().closed(CloseCause::Superfluous);
+                self.closes(session.info().id, CloseCause::Superfluous);
                 drop(driver);
             }
         }
@@ -70,14 +71,14 @@ impl Host {
         self.counters().opened(prepared.info().dial_time());
         self.counters().alpn(AlpnEvent::Http2);
         self.counters().alpn(AlpnEvent::Deduplicated);
-        self.counters().closed(CloseCause::Superfluous);
+        self.closes(prepared.info().id, CloseCause::Superfluous);
         self.learn(Spoken::Http2, now);
         self.lock().dial_dropped(id, now);
         self.pump();
     }
 
     /// A session has something to say.
-    fn session_changed(&self, id: SessionId, change: SessionChange) {
+    fn session_changed(&self, id: SessionId, connection: u64, change: SessionChange) {
         let now = Instant::now();
         match change {
             SessionChange::MaxStreams(max) => {
@@ -100,7 +101,7 @@ impl Host {
             SessionChange::Gone(why) => {
                 let handle = self.lock().session_gone(id);
                 drop(handle);
-                self.counters().closed(why);
+                self.closes(connection, why);
             }
         }
         self.pump();

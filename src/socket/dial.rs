@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -25,6 +25,7 @@ use super::tunnel::{self, Destination, First, TunnelFailure};
 use super::{Alpn, Connect, Detour, Passage, Route, Socket, guard, tcp, unix};
 use crate::config::{HttpVersions, Limits};
 use crate::head::Forwarding;
+use crate::stats::{DialTold, Observers, StepTold};
 use crate::url::Origin;
 
 /// How a client dials, and what its dials have learnt of addresses.
@@ -57,12 +58,17 @@ pub(crate) enum Step {
     Tls,
 }
 
-/// The step that a dial is at, readable while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct Steps(AtomicU8);
+/// The step that a dial is at, readable while it runs, and whom its steps are told to.
+pub(crate) struct Steps {
+    now: AtomicU8,
+    /// The number of the dial, and of the connection that comes of it: different for each of this process.
+    connection: u64,
+    observers: Option<Arc<Observers>>,
+}
 
 /// A socket and how it came about.
 pub(crate) struct Dialled {
+    pub(crate) id: u64,
     pub(crate) socket: Socket,
     pub(crate) alpn: Option<Alpn>,
     pub(crate) remote_addr: Option<SocketAddr>,
@@ -101,12 +107,35 @@ struct FirstHop {
 }
 
 impl Steps {
+    /// A dial that has not begun yet.
+    pub(crate) fn new(observers: Option<Arc<Observers>>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            now: AtomicU8::new(Step::Resolve as u8),
+            connection: NEXT.fetch_add(1, Ordering::Relaxed),
+            observers,
+        }
+    }
+
+    /// The number of the dial.
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    fn told<'a>(&'a self, origin: &'a Origin) -> Option<DialTold<'a>> {
+        Some(DialTold {
+            observers: self.observers.as_deref()?,
+            connection: self.connection,
+            origin,
+        })
+    }
+
     fn begin(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Relaxed);
+        self.now.store(step as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn now(&self) -> Step {
-        match self.0.load(Ordering::Relaxed) {
+        match self.now.load(Ordering::Relaxed) {
             0 => Step::Resolve,
             1 => Step::Connect,
             _ => Step::Tls,
@@ -146,6 +175,7 @@ impl Dialler {
     ) -> Result<Dialled, DialError> {
         let start = Instant::now();
         let origin = route.origin();
+        let told = steps.told(origin);
         let FirstHop { socket, resolve } = match route.detour() {
             None => self.first_hop(route, steps).await?,
             // Boxed: it is rare, and would weigh on every dial.
@@ -158,6 +188,7 @@ impl Dialler {
         let detour = route.detour().filter(|_| socket.secured.is_none());
         let forwarded = detour.filter(|detour| detour.passage == Passage::Forward);
         let mut dialled = Dialled {
+            id: steps.connection,
             alpn: socket.secured,
             socket,
             remote_addr,
@@ -173,10 +204,17 @@ impl Dialler {
             steps.begin(Step::Tls);
             let begun = Instant::now();
             let versions = route.http_versions();
-            let (stream, info, alpn) =
-                tls::handshake(&self.tls, origin.host(), versions, dialled.socket)
-                    .await
-                    .map_err(DialError::Tls)?;
+            let step = StepTold::tls(told);
+            let shaken = tls::handshake(&self.tls, origin.host(), versions, dialled.socket).await;
+            let (stream, info, alpn) = match shaken {
+                Ok(secured) => secured,
+                Err(failure) => {
+                    step.not_secured(&failure);
+                    return Err(DialError::Tls(failure));
+                }
+            };
+            let protocol = alpn.map(Alpn::version);
+            step.secured(info.version(), protocol, info.resumed());
             dialled.socket = Socket::from_tls(stream);
             dialled.alpn = alpn;
             dialled.tls = Some(info);
@@ -187,17 +225,18 @@ impl Dialler {
 
     /// A stream to where the route begins.
     async fn first_hop(&self, route: &Route, steps: &Steps) -> Result<FirstHop, DialError> {
+        let told = steps.told(route.origin());
         let mut resolve = None;
         let socket = if let Some(connector) = &self.connector {
             steps.begin(Step::Connect);
-            let socket = connector.connect(route).await;
+            let socket = tcp::tell(told, None, connector.connect(route)).await;
             socket.map_err(DialError::Connector)?
         } else if let Some(path) = route.unix() {
             steps.begin(Step::Connect);
-            let socket = unix::connect(path).await;
+            let socket = tcp::tell(told, None, unix::connect(path)).await;
             socket.map_err(|error| DialError::Unix(path.to_owned(), error))?
         } else {
-            let (tcp, looking) = self.dial_tcp(route.first_place(), steps).await?;
+            let (tcp, looking) = self.dial_tcp(route.first_place(), told, steps).await?;
             resolve = looking;
             Socket::from_tcp(tcp)
         };
@@ -219,8 +258,15 @@ impl Dialler {
         }
         // The proxy is to be given an address: one that it cannot reach is followed by the next.
         steps.begin(Step::Resolve);
-        let found = self.names.find(origin.host()).await;
-        let found = found.map_err(DialError::Resolve)?;
+        let step = StepTold::dns(steps.told(origin));
+        let found = match self.names.find(origin.host()).await {
+            Ok(found) => found,
+            Err(error) => {
+                step.failed(error.kind());
+                return Err(DialError::Resolve(error));
+            }
+        };
+        step.found(found.answer.len());
         let addresses = found.answer.iter();
         let addresses = addresses.map(|address| at_port(*address, origin.port()));
         let mut last = None;
@@ -258,8 +304,16 @@ impl Dialler {
         let place = via.place();
         if place.is_https() {
             steps.begin(Step::Tls);
+            let step = StepTold::tls(steps.told(route.origin()));
             let shaken = tls::handshake(via.tls(), place.host(), HttpVersions::Http1, socket).await;
-            let (stream, _, _) = shaken.map_err(|failure| unreached(DialError::Tls(failure)))?;
+            let (stream, info, alpn) = match shaken {
+                Ok(secured) => secured,
+                Err(failure) => {
+                    step.not_secured(&failure);
+                    return Err(unreached(DialError::Tls(failure)));
+                }
+            };
+            step.secured(info.version(), alpn.map(Alpn::version), info.resumed());
             socket = Socket::from_tls(stream);
             steps.begin(Step::Connect);
         }
@@ -278,13 +332,15 @@ impl Dialler {
     /// Resolves and connects; answers how long the lookups took, if there were any.
     async fn dial_tcp(
         &self,
-        origin: &Origin,
+        place: &Origin,
+        told: Option<DialTold<'_>>,
         steps: &Steps,
     ) -> Result<(TcpStream, Option<Duration>), DialError> {
-        let (host, port) = (origin.host(), origin.port());
+        let (host, port) = (place.host(), place.port());
         if let Ok(literal) = host.parse::<IpAddr>() {
             steps.begin(Step::Connect);
-            let tcp = self.connect(vec![SocketAddr::new(literal, port)]).await?;
+            let literal = vec![SocketAddr::new(literal, port)];
+            let tcp = self.connect(literal, told).await?;
             return Ok((tcp, None));
         }
         let mut looking = Duration::ZERO;
@@ -292,12 +348,19 @@ impl Dialler {
         loop {
             let begun = Instant::now();
             steps.begin(Step::Resolve);
+            let step = StepTold::dns(told);
             let found = match self.names.find(host).await {
                 Ok(found) => found,
-                Err(error) if failed.is_empty() => return Err(DialError::Resolve(error)),
-                // That the addresses of before have failed says more.
-                Err(_) => return Err(DialError::Connect(failed)),
+                Err(error) => {
+                    step.failed(error.kind());
+                    return Err(match failed.is_empty() {
+                        true => DialError::Resolve(error),
+                        // That the addresses of before have failed says more.
+                        false => DialError::Connect(failed),
+                    });
+                }
             };
+            step.found(found.answer.len());
             looking += begun.elapsed();
             let mut addresses: Vec<_> = found
                 .answer
@@ -315,7 +378,7 @@ impl Dialler {
                 host,
                 answer: Some(&found.answer),
             };
-            match self.connect(addresses).await {
+            match self.connect(addresses, told).await {
                 Ok(tcp) => {
                     doubt.answer = None;
                     return Ok((tcp, Some(looking)));
@@ -342,7 +405,11 @@ impl Dialler {
 
     /// Connects to one of the addresses that the settings let it connect to. No address is looked at before that, nor
     /// replaced after it.
-    async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+    async fn connect(
+        &self,
+        addresses: Vec<SocketAddr>,
+        told: Option<DialTold<'_>>,
+    ) -> Result<TcpStream, DialError> {
         let mut excluded = tcp::Failures::new();
         let mut admitted = addresses;
         admitted.retain(|address| match self.exclude(*address) {
@@ -355,7 +422,8 @@ impl Dialler {
         if admitted.is_empty() {
             return Err(DialError::Excluded(excluded));
         }
-        let connected = tcp::connect(&self.order(admitted), &self.tcp, &self.penalties).await;
+        let ordered = self.order(admitted);
+        let connected = tcp::connect(&ordered, &self.tcp, &self.penalties, told).await;
         connected.map_err(|failures| {
             excluded.extend(failures);
             DialError::Connect(excluded)

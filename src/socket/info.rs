@@ -1,7 +1,6 @@
 //! What is known of a connection, for users to look at.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Version;
@@ -19,7 +18,7 @@ use super::{Dialled, TlsInfo, Via};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Different for each connection of this process.
+    /// Different for each connection of this process; a dial that fails takes a number as well.
     pub id: u64,
     /// The version that is spoken on it.
     pub protocol: Version,
@@ -37,9 +36,8 @@ pub struct ConnectionInfo {
 
 impl ConnectionInfo {
     pub(crate) fn new(dialled: &Dialled, protocol: Version) -> Self {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: dialled.id,
             protocol,
             remote_addr: dialled.remote_addr,
             local_addr: dialled.local_addr,

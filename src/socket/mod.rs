@@ -113,6 +113,15 @@ pub enum Alpn {
     Http2,
 }
 
+impl Alpn {
+    fn version(self) -> http::Version {
+        match self {
+            Self::Http1 => http::Version::HTTP_11,
+            Self::Http2 => http::Version::HTTP_2,
+        }
+    }
+}
+
 /// A stream of bytes to a peer.
 pub struct Socket {
     stream: Stream,

@@ -51,6 +51,11 @@ impl TlsInfo {
     pub fn version(&self) -> &str {
         match self.0 {}
     }
+
+    /// Never called: there is no value.
+    pub fn resumed(&self) -> bool {
+        match self.0 {}
+    }
 }
 
 impl TlsFailure {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::addresses::Penalties;
 use super::tcp_options::TcpOptions;
+use crate::stats::{DialTold, StepTold};
 
 /// Every attempt of a dial that failed, in the order in which they began, after the addresses that a setting excludes.
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
@@ -27,8 +28,27 @@ pub(super) async fn connect(
     addresses: &[SocketAddr],
     options: &TcpOptions,
     penalties: &Penalties,
+    told: Option<DialTold<'_>>,
 ) -> Result<TcpStream, Failures> {
-    race(addresses, penalties, |address| options.connect(address)).await
+    race(addresses, penalties, |address| {
+        tell(told, Some(address), options.connect(address))
+    })
+    .await
+}
+
+/// Tells of the beginning and the end of a connection to one address.
+pub(super) async fn tell<T>(
+    told: Option<DialTold<'_>>,
+    address: Option<SocketAddr>,
+    connecting: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let step = StepTold::connect(told, address);
+    let connected = connecting.await;
+    match &connected {
+        Ok(_) => step.connected(),
+        Err(error) => step.failed(error.kind()),
+    }
+    connected
 }
 
 /// What `connect` makes of the first address that it succeeds for.
@@ -566,7 +586,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ((refused, _kept), open) = (refusing(), listener.local_addr().unwrap());
         let penalties = Penalties::default();
-        let tcp = connect(&[refused, open], &TcpOptions::default(), &penalties)
+        let tcp = connect(&[refused, open], &TcpOptions::default(), &penalties, None)
             .await
             .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
@@ -580,7 +600,7 @@ mod tests {
         let penalties = Penalties::default();
         let kept = [refusing(), refusing(), refusing()];
         let addresses: Vec<_> = kept.iter().map(|(address, _)| *address).collect();
-        let failures = connect(&addresses, &TcpOptions::default(), &penalties)
+        let failures = connect(&addresses, &TcpOptions::default(), &penalties, None)
             .await
             .unwrap_err();
         assert!(failures.iter().map(|(address, _)| address).eq(&addresses));
@@ -598,7 +618,7 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let penalties = Penalties::default();
         let begun = Instant::now();
-        let tcp = connect(&[silent, open], &TcpOptions::default(), &penalties)
+        let tcp = connect(&[silent, open], &TcpOptions::default(), &penalties, None)
             .await
             .unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), open);
@@ -616,7 +636,7 @@ mod tests {
         assert!(
             timeout(
                 limit,
-                connect(&[silent], &TcpOptions::default(), &penalties)
+                connect(&[silent], &TcpOptions::default(), &penalties, None)
             )
             .await
             .is_err()

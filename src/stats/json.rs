@@ -18,11 +18,12 @@ use crate::url::Origin;
 
 impl Serialize for Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Stats", 4)?;
+        let mut fields = serializer.serialize_struct("Stats", 5)?;
         fields.serialize_field("total", &self.total)?;
         fields.serialize_field("hosts", &Hosts(&self.hosts))?;
         fields.serialize_field("other", &self.other)?;
         fields.serialize_field("max_connections", &self.max_connections)?;
+        fields.serialize_field("observer_panics", &self.observer_panics)?;
         fields.end()
     }
 }

@@ -3,17 +3,24 @@
 //! Each origin has one set of `Counters`, which calls and connections add to without a lock (`counters.rs`); the
 //! `Registry` finds them by origin and reads them into a [`Stats`] when a user asks (`snapshot.rs`). There is no
 //! background task: rates come from two snapshots. This folder knows nothing of pools or protocols; the pool brings
-//! its gauges along.
+//! its gauges along. Beside the numbers there are events (`event.rs`), which observers are told of as they happen
+//! (`observers.rs`).
 
 mod counters;
 mod counts;
+mod event;
 #[cfg(feature = "json")]
 mod json;
 mod latency;
+#[cfg(not(feature = "tracing"))]
+mod no_spans;
+mod observers;
 mod prometheus;
 mod rates;
 mod reasons;
 mod snapshot;
+#[cfg(feature = "tracing")]
+mod spans;
 mod table;
 mod timings;
 
@@ -25,16 +32,22 @@ pub use counts::{
     AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, ProbeCounts,
     RetryCounts, TimeoutCounts,
 };
+pub use event::{CallId, Event, EventMask, Observer};
 pub use latency::LatencySummary;
 pub use prometheus::Prometheus;
 pub use rates::Rates;
 pub use reasons::{
     AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
+    RetryRefusal,
 };
 pub use snapshot::{HostStats, Stats};
 pub use timings::Timings;
 
 pub(crate) use counters::{Counters, Gauges};
+#[cfg(not(feature = "tracing"))]
+use no_spans as spans;
+pub(crate) use observers::{CallTold, DialTold, LeaseTold, Observers, QueueTold, StepTold};
+pub(crate) use spans::{AttemptSpan, are_on as spans_are_on};
 
 use crate::url::Origin;
 

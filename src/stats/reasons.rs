@@ -188,6 +188,30 @@ reasons! {
 }
 
 reasons! {
+    /// Why a policy made no further attempt. New reasons may be added.
+    ///
+    /// ```
+    /// use sockeye::stats::RetryRefusal;
+    ///
+    /// assert_eq!(RetryRefusal::Attempts.to_string(), "there were as many attempts as allowed");
+    /// ```
+    RetryRefusal {
+        /// The outcome is none to try again, or the request is none that may be sent again.
+        Final => "it would not be right",
+        /// [`Retry::max_attempts`](crate::Retry) was reached.
+        Attempts => "there were as many attempts as allowed",
+        /// The server asks for a longer wait than [`Retry::max_retry_after`](crate::Retry).
+        AskedTooLong => "the server asks for too long a wait",
+        /// The wait would go beyond the total limit of the call.
+        Deadline => "the call has not that much time left",
+        /// The circuit breaker will be open.
+        Circuit => "the circuit breaker is open",
+        /// The [`RetryBudget`](crate::RetryBudget) of the origin is used up.
+        Budget => "the budget is used up",
+    }
+}
+
+reasons! {
     /// What became of a response body over HTTP/1.1 that its caller dropped before its end. New outcomes may be added.
     ///
     /// Only [`GaveUp`](Self::GaveUp) costs the connection.

@@ -44,6 +44,8 @@ pub struct Stats {
     pub other: Option<HostStats>,
     /// The limit of connections that [`Rates::utilisation`] refers to; `None` without one.
     pub max_connections: Option<usize>,
+    /// How often an [`Observer`](crate::Observer) panicked, all of them together.
+    pub observer_panics: u64,
 }
 
 impl Stats {
@@ -81,6 +83,14 @@ impl Stats {
         self
     }
 
+    /// Adds how often observers panicked.
+    pub(crate) fn with_panics(self, observer_panics: u64) -> Self {
+        Self {
+            observer_panics,
+            ..self
+        }
+    }
+
     /// A snapshot of these parts; the total is made from them.
     pub(super) fn from_parts(
         at: Instant,
@@ -98,6 +108,7 @@ impl Stats {
             hosts,
             other,
             max_connections,
+            observer_panics: 0,
         }
     }
 }

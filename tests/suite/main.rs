@@ -35,11 +35,14 @@ mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
 mod interop_proxy;
+#[cfg(all(feature = "tracing", feature = "gzip"))]
+mod leaks;
 mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod network;
+mod observing;
 mod pool;
 mod proxies;
 mod reading;
@@ -59,6 +62,8 @@ mod tls;
 mod tls_settings;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod transcripts;
 #[cfg(unix)]
 mod unix_sockets;

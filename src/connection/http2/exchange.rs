@@ -635,6 +635,16 @@ impl Exchange {
         Some(self.left? + self.ahead.len())
     }
 
+    /// See [`Connection::sent`](crate::connection::Connection::sent).
+    pub(crate) fn sent_all(&self) -> Option<u64> {
+        let has_stream = match &self.stage {
+            Stage::Head(_) | Stage::Body(_) | Stage::Switched(_) | Stage::Done => true,
+            // The upload may still be that of the exchange before.
+            Stage::Idle | Stage::Unsettled(_) | Stage::Failed => false,
+        };
+        (has_stream && self.upload.is_complete()).then(|| self.upload.sent())
+    }
+
     pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
         self.upload.take_unpolled()
     }

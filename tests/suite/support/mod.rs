@@ -7,7 +7,10 @@ pub(crate) mod framing;
 pub(crate) mod http2;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod reply;
 pub(crate) mod server;
+#[cfg(feature = "tracing")]
+pub(crate) mod spans;
 pub(crate) mod streams;
 pub(crate) mod ways;
