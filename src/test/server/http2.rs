@@ -27,7 +27,7 @@ pub(super) async fn serve(
         let next = unless(session.accept(), answerer.dismissal(&place.origin)).await;
         let Some(next) = next else {
             session.graceful_shutdown();
-            while session.accept().await.is_some() {}
+            while let Some(Ok(_)) = session.accept().await {}
             return Ok(());
         };
         let Some(Ok((request, respond))) = next else {
