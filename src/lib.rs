@@ -49,7 +49,7 @@
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
-//! `test-util`: `sockeye::test`, checks for test suites.
+//! `test-util`: `sockeye::test`, a mock transport, a network in memory and checks for test suites.
 
 mod body;
 mod call;
@@ -104,3 +104,9 @@ pub use url::{IntoUrl, Origin};
 #[cfg(all(doctest, feature = "json", feature = "form"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The pages for those who come from elsewhere, compiled in the same way.
+#[cfg(all(doctest, feature = "json", feature = "form", feature = "test-util"))]
+#[doc = include_str!("../docs/migrating-from-reqwest.md")]
+#[doc = include_str!("../docs/coming-from-httpx.md")]
+struct Pages;
