@@ -101,7 +101,7 @@ pub use stats::Stats;
 pub use url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.
-#[cfg(all(doctest, feature = "json", feature = "form"))]
+#[cfg(all(doctest, feature = "json", feature = "form", feature = "test-util"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

@@ -214,6 +214,16 @@ async fn refused_streams() {
             assert_eq!(mock.dials(), sessions, "{fault:?}");
             settle(&client, &mock).await;
         }
+        #[cfg(feature = "http2")]
+        {
+            let mock = MockTransport::new().speaking(Alpn::Http2);
+            mock.on(Method::POST, URL).fail(fault);
+            let client = client(&mock);
+            let error = client.post(URL).body("content").send().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io, "{fault:?}: {error}");
+            assert_eq!(error.attempts(), 3, "{fault:?}: {error}");
+            settle(&client, &mock).await;
+        }
         let mock = MockTransport::new();
         mock.on(Method::GET, URL).fail(fault);
         let client = client(&mock);

@@ -390,3 +390,48 @@ async fn the_network_is_reached_where_it_is_allowed() {
     serving.await.unwrap();
     settle(&client, &mock).await;
 }
+
+/// Many calls at once, on several threads: every request is answered once, and by its own answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_of_many_threads() {
+    for alpn in [Alpn::Http1, Alpn::Http2] {
+        if alpn == Alpn::Http2 && !cfg!(feature = "http2") {
+            continue;
+        }
+        let mock = MockTransport::new().speaking(alpn);
+        mock.on_any("https://a.test/whole/*")
+            .times(200)
+            .reply_with(async |request: Received| {
+                Reply::new(200, format!("{} {}", request.url.path(), request.text()))
+            });
+        mock.on_any("https://a.test/cut")
+            .times(40)
+            .act(Reply::new(200, "0123456789").close_after(4));
+        let client = client(&mock);
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..8 {
+            let client = client.clone();
+            tasks.spawn(async move {
+                for number in 0..25 {
+                    let url = format!("https://a.test/whole/{task}");
+                    let request = client.post(url).body(number.to_string());
+                    let answer = request.send().await.unwrap().text().await.unwrap();
+                    assert_eq!(answer, format!("/whole/{task} {number}"));
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        for _ in 0..40 {
+            let mut response = client.get("https://a.test/cut").send().await.unwrap();
+            let mut read = Vec::new();
+            while let Ok(Some(chunk)) = response.chunk().await {
+                read.extend_from_slice(&chunk);
+            }
+            assert_eq!(read, b"0123", "{alpn:?}");
+        }
+        mock.assert_done();
+        assert_eq!(mock.history().len(), 240);
+    }
+}
