@@ -175,7 +175,7 @@ impl Server {
                     async |State(server): State<Self>, headers: HeaderMap, Path(id): Path<u32>| {
                         server.admit(&headers)?;
                         match id {
-                            404 => Err(problem(StatusCode::NOT_FOUND, "no such item")),
+                            404 => Err(Refusal(StatusCode::NOT_FOUND, "no such item")),
                             _ => Ok(Json(Item {
                                 id,
                                 name: "a salmon".into(),
@@ -189,29 +189,30 @@ impl Server {
         Ok(base)
     }
 
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers
             .get(AUTHORIZATION)
             .is_none_or(|value| value != "Bearer let-me-in")
         {
-            return Err(problem(StatusCode::UNAUTHORIZED, "who are you?"));
+            return Err(Refusal(StatusCode::UNAUTHORIZED, "who are you?"));
         }
         match self.requests.fetch_add(1, Ordering::Relaxed) % 2 {
-            0 => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "busy")),
+            0 => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "busy")),
             _ => Ok(()),
         }
     }
 }
 
-fn problem(status: StatusCode, title: &str) -> Response {
-    // Says when to come back, so that a POST with a key may be sent again.
-    let fields = [("retry-after", "0")];
-    (
-        status,
-        fields,
-        Json(Problem {
+/// A status, and why.
+struct Refusal(StatusCode, &'static str);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self(status, title) = self;
+        let problem = Problem {
             title: title.into(),
-        }),
-    )
-        .into_response()
+        };
+        // Says when to come back, so that a POST with a key may be sent again.
+        (status, [("retry-after", "0")], Json(problem)).into_response()
+    }
 }

@@ -75,8 +75,11 @@ struct State {
     connections: Vec<Control>,
     dials: usize,
     alpn: Alpn,
-    allowed: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    allowed: Option<Allowed>,
 }
+
+/// Which hosts are let through to the network.
+type Allowed = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Default for MockTransport {
     fn default() -> Self {

@@ -66,7 +66,8 @@ impl Stream {
             Version::HTTP_2,
             head.headers,
         ) else {
-            return Ok(self.respond.send_reset(Reason::PROTOCOL_ERROR));
+            self.respond.send_reset(Reason::PROTOCOL_ERROR);
+            return Ok(());
         };
         request.body = collect(body).await?;
         request.reused = !self.is_first;
