@@ -30,7 +30,8 @@ pub use rule::{Act, Rule, When};
 ///
 /// Everything above the sockets is the real client: encoding and decoding, pool, timeouts, retries, breakers, stats. It works
 /// under tokio's paused time, so that a test of a timeout takes no time. `https` needs no certificate: the connections count
-/// as secured; a client that was built without TLS (features `tls`, `ring`) refuses such URLs all the same. Clones share everything; a client that was built with a clone keeps the rules when the others are dropped.
+/// as secured; a client that was built without TLS (features `tls`, `ring`) refuses such URLs all the
+/// same. Clones share everything; a client that was built with a clone keeps the rules when the others are dropped.
 ///
 /// Rules are asked in the order in which they were added, and the first that fits a request answers it. A request without a
 /// rule fails with `ErrorKind::Io` and a sentence that names the method and the URL, its query without values. Nothing ever
