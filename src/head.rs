@@ -168,23 +168,21 @@ impl FieldAt {
 
     /// The entry as it is kept behind the head.
     pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
-        let mut entry = [0; Self::SIZE];
         let numbers = [self.name.0, self.name.1, self.value.0, self.value.1];
-        for (slot, number) in entry.chunks_exact_mut(4).zip(numbers) {
-            slot.copy_from_slice(&number.to_le_bytes());
-        }
-        entry
+        let entry = numbers.iter().rfold(0, |entry: u128, number| {
+            entry << u32::BITS | u128::from(*number)
+        });
+        entry.to_le_bytes()
     }
 
     /// The entry that was kept.
     pub(crate) fn from_bytes(entry: &[u8]) -> Self {
-        let number = |at: usize| {
-            let bytes = entry.get(at..at + 4).and_then(|four| four.try_into().ok());
-            u32::from_le_bytes(bytes.unwrap_or_default())
-        };
+        // One load, from which each number is taken when it is wanted.
+        let entry = u128::from_le_bytes(entry.first_chunk().copied().unwrap_or_default());
+        let number = |at: u32| (entry >> (at * u32::BITS)) as u32;
         Self {
-            name: (number(0), number(4)),
-            value: (number(8), number(12)),
+            name: (number(0), number(1)),
+            value: (number(2), number(3)),
         }
     }
 }
@@ -239,9 +237,14 @@ impl ResponseHead {
 
     /// The value of the first field of this name.
     pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
-        self.fields()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        let index = self.index();
+        index.chunks_exact(FieldAt::SIZE).find_map(|entry| {
+            let at = FieldAt::from_bytes(entry);
+            // Most names differ in length, which the index tells without a look at the head.
+            let found = at.name.1 as usize == name.len()
+                && self.part(at.name).eq_ignore_ascii_case(name.as_bytes());
+            found.then(|| self.part(at.value))
+        })
     }
 
     /// The map for those who want one; values share the head's allocation.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
 
 use crate::body::{Accepted, Applied, Body, Collected, Decoding, collect_within, into_trailers};
 use crate::config::DEFAULT_MAX_BODY;
@@ -81,6 +82,28 @@ pub(crate) struct Moments {
     pub(crate) call: Duration,
     /// Whether the connection had served a response before.
     pub(crate) reused: bool,
+}
+
+impl Moments {
+    /// When the call was started, when the last try began, when it had a connection, and when the head was there. The first
+    /// three are mostly one, and then one subtraction of times is enough.
+    pub(crate) fn new([started, begun, ready, answered]: [Instant; 4], reused: bool) -> Self {
+        let head = answered.saturating_duration_since(ready);
+        let at_once = ready == started && ready == begun;
+        let (wait, call) = match at_once {
+            true => (Duration::ZERO, head),
+            false => (
+                ready.saturating_duration_since(begun),
+                answered.saturating_duration_since(started),
+            ),
+        };
+        Self {
+            wait,
+            head,
+            call,
+            reused,
+        }
+    }
 }
 
 /// Where the body is.
@@ -155,6 +178,9 @@ impl Response {
     /// length then are those of the decoded content. What has no body is left as it is, and so is a part of a coded body
     /// (status 206), which nobody can decode.
     pub(crate) fn decode(&mut self, accepted: Accepted, method: &Method) {
+        if self.map.get().is_none() && self.head.first("content-encoding").is_none() {
+            return;
+        }
         let Some(applied) = Applied::of(self.values("content-encoding"), accepted) else {
             return;
         };

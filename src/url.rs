@@ -97,8 +97,8 @@ pub(crate) struct Target {
     uri: Uri,
     https: bool,
     port: u16,
-    /// Where the host (its brackets included) ends in the authority.
-    host_end: usize,
+    /// Where the host (its brackets included) ends in the authority. A URI is no longer than 65,534 bytes.
+    host_end: u16,
 }
 
 impl Target {
@@ -151,7 +151,10 @@ impl Target {
 
     /// The host; an IPv6 address comes without brackets.
     pub(crate) fn host(&self) -> &str {
-        let host = self.authority().get(..self.host_end).unwrap_or_default();
+        let host = self
+            .authority()
+            .get(..usize::from(self.host_end))
+            .unwrap_or_default();
         let address = host
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
@@ -475,7 +478,7 @@ impl Absolute {
             uri,
             https,
             port: self.port,
-            host_end: self.host_end,
+            host_end: u16::try_from(self.host_end).unwrap_or(u16::MAX),
         };
         let moved = base.is_some_and(|base| !base.same_origin(&target));
         refuse(moved, Rule::JoinOrigin)?;

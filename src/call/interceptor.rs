@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::replay::Replay;
-use super::{Call, Course, Engine, Hop, exchange, follow, runtime};
+use super::{Call, Course, Engine, Hop, Place, exchange, follow, runtime, taken};
 use crate::body::Body;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
@@ -274,12 +274,18 @@ impl WholeCall {
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
-        follow(&self.engine, &mut call).await
+        let mut place = None;
+        follow(&self.engine, &mut call, &mut place).await?;
+        Ok(taken(place))
     }
 }
 
 /// Makes a call with interceptors around it.
-pub(super) async fn around_call(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+pub(super) async fn around_call(
+    engine: &Arc<Engine>,
+    call: &mut Call,
+    place: &mut Place,
+) -> Result<()> {
     // The limits need its timers.
     runtime()?;
     let started = Instant::now();
@@ -299,7 +305,10 @@ pub(super) async fn around_call(engine: &Arc<Engine>, call: &mut Call) -> Result
         has_ended: AtomicBool::new(false),
     });
     match within(&deadline, &chain, request).await {
-        Ok(response) => Ok(adopt(response, call)),
+        Ok(response) => {
+            *place = Some(adopt(response, call));
+            Ok(())
+        }
         Err(error) => {
             let head = &call.head;
             Err(error.on_call(head.target.origin(), &head.method, 0, replayable))
@@ -359,7 +368,9 @@ impl Attempt {
             ));
         }
         check_request(&call.head, &call.body)?;
+        let mut place = None;
         let mut hop = Hop {
+            place: &mut place,
             engine: &self.engine,
             host: &self.host,
             http1: self.http1.clone(),
@@ -372,7 +383,7 @@ impl Attempt {
             course: Course::begin(Instant::now()),
         };
         let failed = match exchange(&mut hop, self.before.as_ref()).await {
-            Ok(response) => return Ok(response),
+            Ok(()) => return Ok(taken(place)),
             Err(failed) => failed,
         };
         let error = failed.error.clone().at(&self.target.origin());
@@ -390,7 +401,7 @@ impl Attempt {
 pub(super) async fn around_attempt(
     hop: &mut Hop<'_>,
     before: Option<&Failed>,
-) -> Result<Response, Failed> {
+) -> Result<(), Failed> {
     let begun = Instant::now();
     hop.deadline.begin_attempt(begun);
     // Whether an interceptor passes the body on cannot be known; one that can be sent once is gone.
@@ -403,7 +414,10 @@ pub(super) async fn around_attempt(
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
     let error = match within(&hop.deadline, &chain, request).await {
-        Ok(response) => return Ok(adopt_of_try(response, hop.call)),
+        Ok(response) => {
+            *hop.place = Some(adopt_of_try(response, hop.call));
+            return Ok(());
+        }
         Err(error) => error,
     };
     let failed = match &chain.end {

@@ -9,7 +9,8 @@
 //!               └ exchange  one try: a connection of the pool, the request out, the response in
 //! ```
 //! This is the only code that repeats or delays a request. What it decides by is pure (`replay.rs`, the folder `policy`); what it
-//! does is done by the pool. With nothing configured a call allocates nothing here.
+//! does is done by the pool. With nothing configured a call allocates nothing here, and its response is made where the call's future
+//! keeps it: the steps above hand down the place instead of handing up some 300 bytes six times.
 
 #[cfg(feature = "cookies")]
 mod cookies;
@@ -144,6 +145,9 @@ impl Call {
     }
 }
 
+/// Where the response of a call is put. A step that succeeds has put one there.
+pub(crate) type Place = Option<Response>;
+
 /// Where a call stands at one URL: what every step below needs.
 struct Hop<'a> {
     engine: &'a Arc<Engine>,
@@ -152,6 +156,7 @@ struct Hop<'a> {
     http1: Option<Arc<Host>>,
     runtime: &'a Handle,
     call: &'a mut Call,
+    place: &'a mut Place,
     /// The client's, or what another origin may see of them.
     defaults: &'a DefaultFields,
     deadline: Deadline<'a>,
@@ -166,7 +171,7 @@ struct Course {
     /// When the request was given to a connection. From then on a body that can be sent once is that connection's.
     given: Option<Instant>,
     /// Such a body, if the server answered that it wants the request another time before it took any of it.
-    unpolled: Option<Body>,
+    unpolled: Option<Box<Body>>,
     /// Whether anybody would send it another time.
     keeps_unpolled: bool,
 }
@@ -183,35 +188,36 @@ impl Course {
 }
 
 /// Makes the call. Dropping the future cancels it: see `Lease::exchange` for what that does to the connection.
-pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Result<()> {
     match engine.interceptors.is_empty() {
-        true => follow(engine, call).await,
-        false => Box::pin(around_call(engine, call)).await,
+        true => follow(engine, call, place).await,
+        false => Box::pin(around_call(engine, call, place)).await,
     }
 }
 
 /// Goes where the call leads.
-async fn follow(engine: &Arc<Engine>, call: &mut Call) -> Result<Response> {
+async fn follow(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Result<()> {
     let runtime = runtime()?;
     let own = call.timeouts.take();
     let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
     let mut trail = Trail::begin(timeouts, call);
     loop {
         trail.dress(engine, call);
-        let mut response = hop(engine, call, &trail, &runtime).await?;
+        hop(engine, call, place, &trail, &runtime).await?;
+        let response = put(place);
         if let Some(identity) = &engine.identity {
-            identity.learn(&response);
+            identity.learn(response);
         }
         if response.status() == StatusCode::UNAUTHORIZED && engine.identity.is_some() {
             // Boxed: it is rare, and would weigh on the future of every call.
-            if Box::pin(trail.authenticate(engine, call, &mut response)).await? {
+            if Box::pin(trail.authenticate(engine, call, response)).await? {
                 continue;
             }
         }
-        if !response.status().is_redirection() || !trail.follow(engine, call, &mut response)? {
+        if !response.status().is_redirection() || !trail.follow(engine, call, response)? {
             response.decode(call.accepted, &call.head.method);
             response.redirects = trail.into_redirects();
-            return Ok(response);
+            return Ok(());
         }
     }
 }
@@ -226,9 +232,10 @@ fn runtime() -> Result<Handle> {
 async fn hop(
     engine: &Arc<Engine>,
     call: &mut Call,
+    place: &mut Place,
     trail: &Trail<'_>,
     runtime: &Handle,
-) -> Result<Response> {
+) -> Result<()> {
     check_request(&call.head, &call.body)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let versions = call.versions.unwrap_or(engine.versions);
@@ -253,25 +260,36 @@ async fn hop(
         replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
         course: Course::begin(trail.begun()),
         call,
+        place,
     };
-    let outcome = attempts(&mut hop).await;
-    match &outcome {
-        Ok(response) => watch.responded(response),
-        Err(error) => watch.failed(error),
+    match attempts(&mut hop).await {
+        Ok(()) => {
+            watch.responded(put(hop.place));
+            Ok(())
+        }
+        Err(error) => {
+            watch.failed(&error);
+            let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
+            let method = &hop.call.head.method;
+            Err(error.on_call(host.origin().clone(), method, attempts, replayable))
+        }
     }
-    outcome.map_err(|error| {
-        let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
-        error.on_call(
-            host.origin().clone(),
-            &hop.call.head.method,
-            attempts,
-            replayable,
-        )
-    })
+}
+
+/// The response that a step has put there.
+fn put(place: &mut Place) -> &mut Response {
+    place
+        .as_mut()
+        .expect("a step that succeeds puts a response there")
+}
+
+/// The same for the last step, which gives it to the user.
+pub(crate) fn taken(place: Place) -> Response {
+    place.expect("a step that succeeds puts a response there")
 }
 
 /// Makes attempts until the policies want no more. Without any there is one.
-async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
+async fn attempts(hop: &mut Hop<'_>) -> Result<()> {
     let mut trying = Trying::of(hop);
     loop {
         if let Some(trying) = &mut trying {
@@ -291,16 +309,17 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<Response> {
 }
 
 /// Tries until there is a response, or a failure that another try at once could not be trusted to mend.
-async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
-    let mut before = None;
+async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
+    // Boxed, like all that is rare: it would weigh on the future of every call.
+    let mut before: Option<Box<Failed>> = None;
     loop {
         hop.replay.begin();
         let tried = match hop.engine.attempt_interceptors.is_empty() {
-            true => exchange(hop, before.as_ref()).await,
-            false => Box::pin(around_attempt(hop, before.as_ref())).await,
+            true => exchange(hop, before.as_deref()).await,
+            false => Box::pin(around_attempt(hop, before.as_deref())).await,
         };
         let mut failed = match tried {
-            Ok(response) => return Ok(response),
+            Ok(()) => return Ok(()),
             Err(failed) => failed,
         };
         let Some(cause) = hop.replay.decide(&failed) else {
@@ -312,7 +331,7 @@ async fn replays(hop: &mut Hop<'_>) -> Result<Response, Failed> {
             hop.http1 = Some(over_http1(hop.engine, hop.call, hop.runtime));
         }
         hop.take_back(failed.unpolled.take());
-        before = Some(failed);
+        before = Some(Box::new(failed));
     }
 }
 
@@ -329,7 +348,7 @@ impl Hop<'_> {
 }
 
 /// One try: checkout, send, answer. After one that failed `before`, it is made on a new connection.
-async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response, Failed> {
+async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Failed> {
     let begun = match before {
         None => hop.course.begun,
         Some(_) => Instant::now(),
@@ -376,16 +395,11 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         }
     }
     if hop.course.keeps_unpolled && trying::asks_to_wait(answer.head.status) {
-        hop.course.unpolled = lease.take_unpolled_body();
+        hop.course.unpolled = lease.take_unpolled_body().map(Box::new);
     }
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());
-    let moments = Moments {
-        wait: ready.saturating_duration_since(begun),
-        head: answered.saturating_duration_since(ready),
-        call: answered.saturating_duration_since(hop.started),
-        reused: lease.is_reused(),
-    };
+    let moments = Moments::new([hop.started, begun, ready, answered], lease.is_reused());
     let content = match answer.body {
         AnswerBody::Kept => {
             lease.release(answered);
@@ -401,7 +415,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         }
         AnswerBody::Switched => Content::Switched(Box::new(Mutex::new(lease.into_upgraded()))),
     };
-    Ok(Response {
+    *hop.place = Some(Response {
         head: answer.head,
         map: OnceLock::new(),
         content,
@@ -413,7 +427,8 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<Response
         attempts: hop.replay.attempts(),
         redirects: Vec::new(),
         max_body: call.max_body,
-    })
+    });
+    Ok(())
 }
 
 /// The host of the same target where HTTP/1.1 alone is spoken.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, Uri};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Hop;
+use super::{Hop, Place, put};
 use crate::error::{Error, ErrorKind, Result, Sent};
 use crate::head::ResponseHead;
 use crate::policy::{
@@ -48,7 +48,7 @@ enum Last {
 }
 
 /// What follows an attempt: the end of the call, or another attempt after a wait.
-pub(super) type Next = ControlFlow<Result<Response>, Pin<Box<Sleep>>>;
+pub(super) type Next = ControlFlow<Result<()>, Pin<Box<Sleep>>>;
 
 /// What the policies say before an attempt.
 enum Leave {
@@ -97,7 +97,7 @@ impl<'a> Trying<'a> {
     }
 
     /// Waits for leave to make an attempt. `Some` is the end of the call. Dropping the future gives back what it has taken.
-    pub(super) async fn enter(&mut self, hop: &mut Hop<'_>) -> Option<Result<Response>> {
+    pub(super) async fn enter(&mut self, hop: &mut Hop<'_>) -> Option<Result<()>> {
         let now = match self.tried {
             0 => hop.started,
             _ => Instant::now(),
@@ -115,7 +115,7 @@ impl<'a> Trying<'a> {
                 self.tried += 1;
                 None
             }
-            Some(error) => Some(self.refused(error)),
+            Some(error) => Some(self.refused(error, hop.place)),
         }
     }
 
@@ -189,19 +189,22 @@ impl<'a> Trying<'a> {
     }
 
     /// There is no leave for another attempt: then what the last one came to is the result.
-    fn refused(&mut self, error: Error) -> Result<Response> {
+    fn refused(&mut self, error: Error, place: &mut Place) -> Result<()> {
         match self.last.take() {
             None => Err(error),
             Some(Last::Failure(last)) => Err(last),
-            Some(Last::Response(response)) => Ok(*response),
+            Some(Last::Response(response)) => {
+                *place = Some(*response);
+                Ok(())
+            }
             Some(Last::Status(status)) => Err(error.because(answered_with(status))),
         }
     }
 
     /// Tells the policies what an attempt came to, and asks whether there is another.
-    pub(super) fn settle(&mut self, hop: &mut Hop<'_>, outcome: Result<Response, Failed>) -> Next {
+    pub(super) fn settle(&mut self, hop: &mut Hop<'_>, outcome: Result<(), Failed>) -> Next {
         match outcome {
-            Ok(response) => self.answered(hop, response),
+            Ok(()) => self.answered(hop),
             Err(failed) => self.failed(hop, failed),
         }
     }
@@ -210,21 +213,25 @@ impl<'a> Trying<'a> {
         self.own.as_deref().or(self.origin.retry.as_ref())
     }
 
-    fn answered(&mut self, hop: &mut Hop<'_>, response: Response) -> Next {
-        let (method, head) = (&hop.call.head.method, &response.head);
-        let seen = self.heed(method, response.target.uri(), head);
+    fn answered(&mut self, hop: &mut Hop<'_>) -> Next {
+        let response = put(hop.place);
+        let status = response.head.status;
+        let seen = self.heed(&hop.call.head.method, response.target.uri(), &response.head);
         if self.succeeded(&seen) {
-            return Next::Break(Ok(response));
+            return Next::Break(Ok(()));
         }
-        if head.status == StatusCode::TOO_MANY_REQUESTS {
+        if status == StatusCode::TOO_MANY_REQUESTS {
             hop.host.counters().rate_limited();
         }
         let unpolled = hop.course.unpolled.take();
         let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
-            return Next::Break(Ok(response));
+            return Next::Break(Ok(()));
         };
-        self.had_request_timeout |= response.head.status == StatusCode::REQUEST_TIMEOUT;
-        hop.take_back(unpolled);
+        self.had_request_timeout |= status == StatusCode::REQUEST_TIMEOUT;
+        hop.take_back(unpolled.map(|body| *body));
+        let Some(response) = hop.place.take() else {
+            return Next::Break(Ok(()));
+        };
         hop.call.head.put_back(|| response.target.clone());
         if let Some(identity) = &hop.engine.identity {
             identity.learn(&response);

@@ -15,7 +15,7 @@ use super::status::is_error;
 use super::status_error::into_error;
 use super::{Asking, Client};
 use crate::body::{Accepted, Body, Compression};
-use crate::call::{Call, run};
+use crate::call::{Call, run, taken};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
@@ -359,7 +359,9 @@ impl RequestBuilder {
         async move {
             self.finish()?;
             let replayable = self.call.body.is_replayable();
-            let response = run(&self.client.0.engine, &mut self.call).await?;
+            let mut place = None;
+            run(&self.client.0.engine, &mut self.call, &mut place).await?;
+            let response = taken(place);
             let error_for_status = self
                 .error_for_status
                 .unwrap_or(self.client.0.error_for_status);

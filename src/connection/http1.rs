@@ -861,7 +861,7 @@ const LEAST_ROOM: usize = 2 * 1024;
 const LARGE_BODY: u64 = 64 * 1024;
 
 /// Reads of a large body grow up to this.
-const LARGEST_READ: usize = 512 * 1024;
+const LARGEST_READ: usize = 64 * 1024;
 
 /// Reads of a body that nobody wants.
 const DISCARD_READ: usize = 16 * 1024;
