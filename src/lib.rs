@@ -51,7 +51,8 @@
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
 //! `socks`: a [`Proxy`] may speak SOCKS5.
-//! `tracing`: a span of the crate `tracing` for each attempt, see below. `test-util`: `sockeye::test`, checks for test suites.
+//! `tracing`: a span of the crate `tracing` for each attempt, see below. `test-util`: `sockeye::test`, a mock
+//! transport, a network in memory and checks for test suites.
 //!
 //! # Watching
 //!
@@ -116,6 +117,12 @@ pub use stats::{EventMask, Observer, Stats};
 pub use url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.
-#[cfg(all(doctest, feature = "json", feature = "form"))]
+#[cfg(all(doctest, feature = "json", feature = "form", feature = "test-util"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The pages for those who come from elsewhere, compiled in the same way.
+#[cfg(all(doctest, feature = "json", feature = "form", feature = "test-util"))]
+#[doc = include_str!("../docs/migrating-from-reqwest.md")]
+#[doc = include_str!("../docs/coming-from-httpx.md")]
+struct Pages;

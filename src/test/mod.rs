@@ -1,10 +1,28 @@
-//! For test suites: what must hold of a client's pool (feature `test-util`).
+//! For test suites (feature `test-util`): servers and a network that are not there, and what must hold of a client's pool.
+//!
+//! [`MockTransport`] answers requests by rules; [`MemNet`] has hosts, addresses, and connections that break at a byte. Both take
+//! the place of the connector ([`ClientBuilder::connector`](crate::ClientBuilder::connector)) and nothing else, and both work
+//! under tokio's paused time.
 
 #[doc(hidden)]
 pub mod bench;
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "json")]
+mod json;
+mod memnet;
+mod mock;
+mod pipe;
 pub mod pool_model;
+mod received;
+mod reply;
+mod server;
+
+pub use memnet::{Attempted, Connected, Host, MemNet, Peer, Reach, Side};
+pub use mock::{Act, MockTransport, Rule, When};
+pub use pipe::WireFault;
+pub use received::Received;
+pub use reply::{Fault, Reply};
 
 use crate::client::Client;
 

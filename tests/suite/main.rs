@@ -19,6 +19,8 @@ mod cuts;
 mod decoding;
 mod dialling;
 mod differential;
+#[cfg(feature = "rustls")]
+mod doubles;
 #[cfg(feature = "sse")]
 mod event_source;
 #[cfg(feature = "sse")]

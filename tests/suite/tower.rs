@@ -1,26 +1,34 @@
 //! The client as a service, under layers that others have written (feature `tower`).
 
 use std::future::{Ready, ready};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
-use sockeye::{Body, BoxError, Error, ErrorKind};
-use tokio::sync::Semaphore;
+use sockeye::test::{Fault, MockTransport, Received, Reply};
+use sockeye::{Body, BoxError, Client, Error, ErrorKind, Method};
 use tokio::time::Instant;
 use tower::retry::Policy;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_http::set_header::SetRequestHeaderLayer;
 
-use crate::support::peer::{World, ok, reply, settle};
+use crate::support::peer::settle_among;
 use crate::support::streams::Pieces;
 
 const URL: &str = "http://peer.test/";
 
 fn get(url: &str) -> Request<Body> {
     Request::get(url).body(Body::empty()).unwrap()
+}
+
+fn client(mock: &MockTransport) -> Client {
+    Client::builder().connector(mock.clone()).build().unwrap()
+}
+
+/// The rules were used as they say, and the pool is at rest.
+async fn done(client: &Client, mock: &MockTransport) {
+    mock.assert_done();
+    settle_among(client, || mock.open_connections()).await;
 }
 
 async fn text(response: Response<Body>) -> Bytes {
@@ -30,15 +38,16 @@ async fn text(response: Response<Body>) -> Bytes {
 /// A body goes out as what it is, whose kind ever it is.
 #[tokio::test(start_paused = true)]
 async fn bodies_of_any_kind_are_sent() {
-    let world = World::new();
-    world.serve(|request| {
-        let framing = request
-            .field("content-length")
-            .or(request.field("transfer-encoding"));
-        let content = String::from_utf8_lossy(&request.body);
-        ok(&format!("{} {content}", framing.unwrap_or("none")))
+    let mock = MockTransport::new();
+    mock.on_any(URL).reply_with(async |request: Received| {
+        let framing = request.header("content-length");
+        let framing = framing.or(request.header("transfer-encoding"));
+        Reply::new(
+            200,
+            format!("{} {}", framing.unwrap_or("none"), request.text()),
+        )
     });
-    let mut client = world.client();
+    let mut client = client(&mock);
     let (pieces, _) = Pieces::new(2, 2);
     for (body, seen) in [
         (Body::from("full"), "4 full"),
@@ -56,51 +65,41 @@ async fn bodies_of_any_kind_are_sent() {
     let request = Request::patch(URL).body("text".to_owned()).unwrap();
     let response = client.call(request).await.unwrap();
     assert_eq!(text(response).await, "4 text");
-    settle(&client, &world).await;
+    done(&client, &mock).await;
 }
 
 /// A body that can be sent again is not wrapped, so the call survives a connection that has died.
 #[tokio::test(start_paused = true)]
 async fn bodies_can_be_sent_again() {
-    let world = World::new();
-    let mut client = world.client();
-    let peer = tokio::spawn({
-        let world = world.clone();
-        async move {
-            let mut first = world.accept().await;
-            first.read_request().await;
-            first.write(ok("one")).await;
-            first.read_request().await;
-            first.close();
-            let mut second = world.accept().await;
-            let again = second.read_request().await;
-            second.write(ok("two")).await;
-            (again.body, second)
-        }
-    });
+    let mock = MockTransport::new();
+    mock.on(Method::PUT, URL)
+        .reply(200, "one")
+        .then(Fault::CloseBeforeHead)
+        .then(Reply::new(200, "two"));
+    let mut client = client(&mock);
     for expected in ["one", "two"] {
         let request = Request::put(URL).body(Body::from("put")).unwrap();
         let response = client.call(request).await.unwrap();
         assert_eq!(text(response).await, expected);
     }
-    let (body, second) = peer.await.unwrap();
-    assert_eq!(body, b"put");
-    drop(second);
-    settle(&client, &world).await;
+    let bodies: Vec<_> = mock.history().iter().map(|one| one.text()).collect();
+    assert_eq!(bodies, ["put"; 3]);
+    done(&client, &mock).await;
 }
 
 /// Statuses are answers, whatever the client's own setting; what is wrong with a request is an error.
 #[tokio::test(start_paused = true)]
 async fn a_status_is_no_error() {
-    let world = World::new();
-    world.serve(|_| reply("503 Service Unavailable", "", "later"));
-    let mut client = world.builder().error_for_status(true).build().unwrap();
+    let mock = MockTransport::new();
+    mock.on(Method::GET, URL).reply(503, "later");
+    let builder = Client::builder().connector(mock.clone());
+    let mut client = builder.error_for_status(true).build().unwrap();
     let response = client.call(get(URL)).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(text(response).await, "later");
     let error = client.call(get("/relative")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
-    settle(&client, &world).await;
+    done(&client, &mock).await;
 }
 
 /// Sends again what was answered with 503.
@@ -131,16 +130,12 @@ impl Policy<Request<Body>, Response<Body>, BoxError> for Again {
 /// Timeout, concurrency limit, retry and a layer of tower-http, all around one client.
 #[tokio::test(start_paused = true)]
 async fn layers_do_what_they_do() {
-    let world = World::new();
-    let served = Arc::new(AtomicUsize::new(0));
-    world.serve({
-        let served = Arc::clone(&served);
-        move |request| match served.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => reply("503 Service Unavailable", "", ""),
-            _ => ok(request.field("x-layer").unwrap_or("nothing")),
-        }
-    });
-    let client = world.client();
+    let mock = MockTransport::new();
+    mock.on(Method::GET, URL)
+        .reply(503, "")
+        .then(Reply::new(503, ""))
+        .then(Reply::new(200, "served"));
+    let client = client(&mock);
     let name = HeaderName::from_static("x-layer");
     let mut service = ServiceBuilder::new()
         .timeout(Duration::from_secs(3))
@@ -153,39 +148,30 @@ async fn layers_do_what_they_do() {
         ))
         .service(client.clone());
     let response = service.ready().await.unwrap().call(get(URL)).await.unwrap();
-    assert_eq!(text(response).await, "was here");
-    assert_eq!(served.load(Ordering::SeqCst), 3);
-    settle(&client, &world).await;
+    assert_eq!(text(response).await, "served");
+    let history = mock.history();
+    assert_eq!(history.len(), 3);
+    let layered = |one: &Received| one.header("x-layer") == Some("was here");
+    assert!(history.iter().all(layered));
+    done(&client, &mock).await;
 }
 
 /// A layer that drops the call cancels it, and the client goes on.
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_a_layer_cancels_the_call() {
-    let world = World::new();
-    let client = world.client();
-    let gate = Arc::new(Semaphore::new(0));
-    let peer = tokio::spawn({
-        let (world, gate) = (world.clone(), Arc::clone(&gate));
-        async move {
-            let mut silent = world.accept().await;
-            silent.read_request().await;
-            silent.closed().await;
-            gate.add_permits(1);
-            let mut next = world.accept().await;
-            next.read_request().await;
-            next.write(ok("next")).await;
-            next
-        }
-    });
+    let mock = MockTransport::new();
+    mock.on(Method::GET, URL)
+        .fail(Fault::Stall)
+        .then(Reply::new(200, "next"));
+    let client = client(&mock);
     let service = ServiceBuilder::new().timeout(Duration::from_secs(3));
     let mut service = service.service(client.clone());
     let started = Instant::now();
     let error = service.call(get(URL)).await.unwrap_err();
     assert!(error.is::<tower::timeout::error::Elapsed>(), "{error}");
     assert_eq!(started.elapsed(), Duration::from_secs(3));
-    gate.acquire().await.unwrap().forget();
     let response = service.call(get(URL)).await.unwrap();
     assert_eq!(text(response).await, "next");
-    drop(peer.await.unwrap());
-    settle(&client, &world).await;
+    done(&client, &mock).await;
+    assert_eq!(mock.open_connections(), 1, "the cancelled call's is closed");
 }

@@ -492,12 +492,17 @@ pub(crate) fn reply(status: &str, fields: &str, body: &str) -> String {
 /// Waits, without letting time pass, until the client does nothing; then the pool must be at rest, and every connection that
 /// is open must be an idle one.
 pub(crate) async fn settle(client: &Client, world: &World) {
+    settle_among(client, || world.open()).await;
+}
+
+/// The same where something else counts the open connections.
+pub(crate) async fn settle_among(client: &Client, open: impl Fn() -> usize) {
     let mut stats = client.stats();
     for _ in 0..2000 {
         let total = &stats.total;
         if total.connections_active + total.connections_connecting == 0
             && total.requests_pending + total.requests_active == 0
-            && total.connections_idle == world.open()
+            && total.connections_idle == open()
         {
             break;
         }
@@ -507,7 +512,7 @@ pub(crate) async fn settle(client: &Client, world: &World) {
     check(client);
     at_rest(client);
     assert_eq!(
-        world.open(),
+        open(),
         stats.total.connections_idle,
         "open sockets and idle connections:\n{stats}"
     );
