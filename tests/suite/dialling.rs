@@ -88,7 +88,9 @@ async fn a_hundred_dials_make_one_lookup() {
             .build()
             .unwrap();
         let connected = client.preconnect("http://a.test/", 100).await.unwrap();
-        assert_eq!((connected, server.accepted()), (100, 100));
+        assert_eq!(connected, 100);
+        // The kernel completes a connection before the server's thread accepts it.
+        until("a hundred are accepted", || server.accepted() == 100).await;
         assert_eq!(told.asked(), 1);
         at_rest(&client);
         // What the network looked like before counts no more.
