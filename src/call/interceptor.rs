@@ -7,7 +7,7 @@
 use std::future::{Future, ready};
 use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{Method, request};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::replay::Replay;
 use super::{Call, Course, Engine, Hop, Place, exchange, follow, runtime, taken};
-use crate::body::Body;
+use crate::body::{Body, Lent};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead, mark_secrets};
@@ -324,6 +324,7 @@ struct Attempt {
     runtime: Handle,
     timeouts: Timeouts,
     total_at: Option<Instant>,
+    attempt_at: Option<Instant>,
     started: Instant,
     replay: Replay,
     before: Option<Failed>,
@@ -334,6 +335,8 @@ struct Attempt {
     no_defaults: DefaultFields,
     /// What the last run that failed says to those who may try again.
     failed: Mutex<Option<Failed>>,
+    /// When the last run gave the request to a connection, if it did.
+    given: Mutex<Option<Instant>>,
 }
 
 impl Attempt {
@@ -346,6 +349,7 @@ impl Attempt {
             runtime: hop.runtime.clone(),
             timeouts,
             total_at,
+            attempt_at: hop.deadline.attempt_at(),
             started: hop.started,
             replay: hop.replay.inside_interceptors(),
             before: before.map(Failed::without_body),
@@ -354,12 +358,14 @@ impl Attempt {
             options: hop.call.like(Body::empty()),
             no_defaults: DefaultFields::default(),
             failed: Mutex::new(None),
+            given: Mutex::new(None),
         })
     }
 
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         // One of an earlier run says nothing about what comes of this one.
         self.take_failed();
+        *lock(&self.given) = None;
         let mut call = into_call(&self.options, request)?;
         let same = call.head.target.same_origin(&self.target) && call.head.method == self.method;
         if !same {
@@ -369,7 +375,7 @@ impl Attempt {
         }
         check_request(&call.head, &call.body)?;
         let mut place = None;
-        let mut hop = Hop {
+        let hop = Hop {
             place: &mut place,
             engine: &self.engine,
             host: &self.host,
@@ -377,24 +383,47 @@ impl Attempt {
             runtime: &self.runtime,
             call: &mut call,
             defaults: &self.no_defaults,
-            deadline: Deadline::of_body(&self.timeouts, self.total_at),
+            worn: None,
+            deadline: Deadline::of_attempt(&self.timeouts, self.total_at, self.attempt_at),
             started: self.started,
             replay: self.replay.clone(),
             course: Course::begin(Instant::now()),
         };
-        let failed = match exchange(&mut hop, self.before.as_ref()).await {
+        let mut run = Run {
+            hop,
+            given: &self.given,
+        };
+        let outcome = exchange(&mut run.hop, self.before.as_ref()).await;
+        drop(run);
+        let failed = match outcome {
             Ok(()) => return Ok(taken(place)),
             Err(failed) => failed,
         };
         let error = failed.error.clone().at(&self.target.origin());
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+        *lock(&self.failed) = Some(failed);
         Err(error)
     }
 
     fn take_failed(&self) -> Option<Failed> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.take()
+        lock(&self.failed).take()
     }
+}
+
+/// One run of a try. However it ends, dropped included, it tells when its request was given to a connection.
+struct Run<'a> {
+    hop: Hop<'a>,
+    given: &'a Mutex<Option<Instant>>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        *lock(self.given) = self.hop.course.given;
+    }
+}
+
+/// Held for an assignment only.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes one try with interceptors around it.
@@ -402,10 +431,16 @@ pub(super) async fn around_attempt(
     hop: &mut Hop<'_>,
     before: Option<&Failed>,
 ) -> Result<(), Failed> {
-    let begun = Instant::now();
-    hop.deadline.begin_attempt(begun);
-    // Whether an interceptor passes the body on cannot be known; one that can be sent once is gone.
-    hop.course.given = Some(begun);
+    hop.course.given = None;
+    // Whether an interceptor passes the body on cannot be known, but whether anybody has asked it for something.
+    let lent = match hop.replay.is_replayable() {
+        true => None,
+        false => {
+            let (lent, borrowed) = Lent::of(take(&mut hop.call.body));
+            hop.call.body = borrowed;
+            Some(lent)
+        }
+    };
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
         end: End::Attempt(Attempt::of(hop, before)),
@@ -415,24 +450,29 @@ pub(super) async fn around_attempt(
     let request = to_request(hop.call, fields);
     let error = match within(&hop.deadline, &chain, request).await {
         Ok(response) => {
-            *hop.place = Some(adopt_of_try(response, hop.call));
+            let response = adopt_of_try(response, hop.call);
+            if hop.may_go_again(&response.head) {
+                hop.course.unpolled = lent.and_then(Lent::take_back).map(Box::new);
+            }
+            *hop.place = Some(response);
             return Ok(());
         }
         Err(error) => error,
     };
-    let failed = match &chain.end {
-        End::Attempt(attempt) => attempt.take_failed(),
-        End::Call(_) => None,
-    };
+    let mut failed = None;
+    if let End::Attempt(attempt) = &chain.end {
+        failed = attempt.take_failed();
+        hop.course.given = *lock(&attempt.given);
+    }
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
-    let Some(mut failed) = failed.filter(|failed| failed.error.kind() == error.kind()) else {
-        return Err(Failed::before_exchange(error));
-    };
+    failed = failed.filter(|failed| failed.error.kind() == error.kind());
+    let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
     failed.error = error;
-    // It is what the interceptors made of it.
-    failed.unpolled = None;
+    // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
+    failed.unpolled = lent.and_then(Lent::take_back);
     if failed.expectation_refused {
         hop.call.head.stop_expecting();
+        hop.change_cookies();
     }
     Err(failed)
 }
@@ -450,7 +490,11 @@ async fn within(
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
         let mut sent = Sent::Nothing;
-        if chain.has_ended.load(Ordering::Relaxed) {
+        let is_sent = match &chain.end {
+            End::Call(_) => chain.has_ended.load(Ordering::Relaxed),
+            End::Attempt(attempt) => lock(&attempt.given).is_some(),
+        };
+        if is_sent {
             (expired.phase, sent) = (Phase::Head, Sent::All);
         }
         Err(Error::timeout(expired, sent))

@@ -302,6 +302,15 @@ impl Breaker {
         }
     }
 
+    /// For how long it will surely refuse every attempt, if it does: for good while it is isolated.
+    pub(crate) fn refuses_for(&self, now: Moment) -> Option<Duration> {
+        match self.load().state() {
+            State::Isolated => Some(Duration::MAX),
+            State::Open(_) => self.open_for(now),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// How long it will be open yet, if it is.
     pub(crate) fn open_for(&self, now: Moment) -> Option<Duration> {
         match self.load().state() {
