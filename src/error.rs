@@ -58,6 +58,8 @@ struct Inner {
     /// Where the system's error is not itself in the chain of causes.
     io_kind: Option<io::ErrorKind>,
     replayable: bool,
+    /// The caller, or a field of the request, vouches that it may be sent twice.
+    vouched: bool,
     /// The peer has said that it did not process the request.
     unprocessed: bool,
     /// A setting is why it failed, so it fails again.
@@ -177,6 +179,7 @@ impl Error {
             status: None,
             io_kind: None,
             replayable: false,
+            vouched: false,
             unprocessed: false,
             is_final: false,
             proxy_status: None,
@@ -276,6 +279,14 @@ impl Error {
         inner.method.get_or_insert_with(|| method.clone());
         inner.attempts = inner.attempts.max(attempts);
         inner.replayable = replayable;
+        self
+    }
+
+    /// Adds whether the request may be sent twice whatever its method is.
+    pub(crate) fn vouched(mut self, vouched: bool) -> Self {
+        if vouched {
+            self.inner().vouched = true;
+        }
         self
     }
 
@@ -448,13 +459,14 @@ impl Error {
     }
 
     /// Whether a retry could be right for this method and body, attempts and budgets aside: the request never left, or
-    /// it may be sent twice (an idempotent method, a body that can be sent again) and the failure is one that passes.
+    /// it may be sent twice (an idempotent method, an `idempotency-key` or the caller's word, and a body that can be sent again)
+    /// and the failure is one that passes. It is what [`Retry`](crate::Retry) goes by.
     pub fn is_retryable(&self) -> bool {
         let inner = &*self.0;
         if !inner.replayable || inner.is_final {
             return false;
         }
-        let idempotent = inner.method.as_ref().is_some_and(is_idempotent);
+        let idempotent = inner.vouched || inner.method.as_ref().is_some_and(is_idempotent);
         let is_early = matches!(inner.phase, Some(Phase::Write | Phase::Head));
         match inner.kind {
             ErrorKind::Connect | ErrorKind::Proxy => true,

@@ -34,6 +34,10 @@ use crate::url::{Target, UrlInput};
 /// go out, the client's defaults included, and the response as it came. Of several the one registered first is outermost: it sees the request
 /// first and the response last.
 ///
+/// A request body that can be sent once comes to the interceptors around a try again, as it was, if another try is made before
+/// anybody has asked it for anything: an interceptor that passes it on, wrapped or not, gives up no retry by that, and one that
+/// has read it gets no second try.
+///
 /// Async closures and functions are interceptors; what a closure captures must be `Clone`, and is cloned for each call. For
 /// what needs no `await` see [`on_request`] and [`on_response`]. Dropping the call drops the future of an interceptor where it waits.
 ///
@@ -246,6 +250,19 @@ enum End {
     Attempt(Box<Attempt>),
 }
 
+impl Chain {
+    /// How far the last run of the end came. Of a call it is known only that there was one.
+    fn reached(&self) -> Reached {
+        match &self.end {
+            End::Attempt(attempt) => *lock(&attempt.reached),
+            End::Call(call) => match self.has_ended.load(Ordering::Relaxed) {
+                true => Reached::Given(call.begun()),
+                false => Reached::Nothing,
+            },
+        }
+    }
+}
+
 /// Runs the interceptor at a place, or the end behind the last.
 fn go(
     chain: &Arc<Chain>,
@@ -271,6 +288,10 @@ struct WholeCall {
 }
 
 impl WholeCall {
+    fn begun(&self) -> Instant {
+        self.options.started.unwrap_or_else(Instant::now)
+    }
+
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
@@ -335,8 +356,19 @@ struct Attempt {
     no_defaults: DefaultFields,
     /// What the last run that failed says to those who may try again.
     failed: Mutex<Option<Failed>>,
-    /// When the last run gave the request to a connection, if it did.
-    given: Mutex<Option<Instant>>,
+    /// How far the last run came.
+    reached: Mutex<Reached>,
+}
+
+/// How far one run of a try has come.
+#[derive(Clone, Copy)]
+enum Reached {
+    /// The request was given to no connection.
+    Nothing,
+    /// It was given to one then.
+    Given(Instant),
+    /// And answered: whatever time passes from then on is not the server's.
+    Answered(Instant),
 }
 
 impl Attempt {
@@ -358,14 +390,14 @@ impl Attempt {
             options: hop.call.like(Body::empty()),
             no_defaults: DefaultFields::default(),
             failed: Mutex::new(None),
-            given: Mutex::new(None),
+            reached: Mutex::new(Reached::Nothing),
         })
     }
 
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         // One of an earlier run says nothing about what comes of this one.
         self.take_failed();
-        *lock(&self.given) = None;
+        *lock(&self.reached) = Reached::Nothing;
         let mut call = into_call(&self.options, request)?;
         let same = call.head.target.same_origin(&self.target) && call.head.method == self.method;
         if !same {
@@ -391,9 +423,11 @@ impl Attempt {
         };
         let mut run = Run {
             hop,
-            given: &self.given,
+            has_answer: false,
+            reached: &self.reached,
         };
         let outcome = exchange(&mut run.hop, self.before.as_ref()).await;
+        run.has_answer = outcome.is_ok();
         drop(run);
         let failed = match outcome {
             Ok(()) => return Ok(taken(place)),
@@ -409,15 +443,20 @@ impl Attempt {
     }
 }
 
-/// One run of a try. However it ends, dropped included, it tells when its request was given to a connection.
+/// One run of a try. However it ends, dropped included, it tells how far it came.
 struct Run<'a> {
     hop: Hop<'a>,
-    given: &'a Mutex<Option<Instant>>,
+    has_answer: bool,
+    reached: &'a Mutex<Reached>,
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        *lock(self.given) = self.hop.course.given;
+        *lock(self.reached) = match self.hop.course.given {
+            None => Reached::Nothing,
+            Some(at) if self.has_answer => Reached::Answered(at),
+            Some(at) => Reached::Given(at),
+        };
     }
 }
 
@@ -448,8 +487,13 @@ pub(super) async fn around_attempt(
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
-    let error = match within(&hop.deadline, &chain, request).await {
+    let outcome = within(&hop.deadline, &chain, request).await;
+    let reached = chain.reached();
+    let error = match outcome {
         Ok(response) => {
+            if let Reached::Given(at) | Reached::Answered(at) = reached {
+                hop.course.given = Some(at);
+            }
             let response = adopt_of_try(response, hop.call);
             if hop.may_go_again(&response.head) {
                 hop.course.unpolled = lent.and_then(Lent::take_back).map(Box::new);
@@ -459,11 +503,13 @@ pub(super) async fn around_attempt(
         }
         Err(error) => error,
     };
-    let mut failed = None;
-    if let End::Attempt(attempt) = &chain.end {
-        failed = attempt.take_failed();
-        hop.course.given = *lock(&attempt.given);
+    if let Reached::Given(at) = reached {
+        hop.course.given = Some(at);
     }
+    let mut failed = match &chain.end {
+        End::Attempt(attempt) => attempt.take_failed(),
+        End::Call(_) => None,
+    };
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
     failed = failed.filter(|failed| failed.error.kind() == error.kind());
     let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
@@ -490,12 +536,14 @@ async fn within(
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
         let mut sent = Sent::Nothing;
-        let is_sent = match &chain.end {
-            End::Call(_) => chain.has_ended.load(Ordering::Relaxed),
-            End::Attempt(attempt) => lock(&attempt.given).is_some(),
+        let phase = match chain.reached() {
+            Reached::Given(_) => Some(Phase::Head),
+            // The response is there, and an interceptor has it.
+            Reached::Answered(_) => Some(Phase::Read),
+            Reached::Nothing => None,
         };
-        if is_sent {
-            (expired.phase, sent) = (Phase::Head, Sent::All);
+        if let Some(phase) = phase {
+            (expired.phase, sent) = (phase, Sent::All);
         }
         Err(Error::timeout(expired, sent))
     })

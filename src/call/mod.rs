@@ -295,6 +295,7 @@ async fn hop(
             watch.failed(&error);
             let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
             let method = &hop.call.head.method;
+            let error = error.vouched(hop.replay.is_idempotent());
             Err(error.on_call(host.origin().clone(), method, attempts, replayable))
         }
     }

@@ -251,6 +251,10 @@ impl<'a> Trying<'a> {
         let response = put(hop.place);
         let status = response.head.status;
         let seen = self.heed(&hop.call.head.method, response.target.uri(), &response.head);
+        if hop.course.given.is_none() {
+            // An interceptor has answered by itself, which says nothing of the origin.
+            self.pass = None;
+        }
         if self.succeeded(&seen) {
             return Next::Break(Ok(()));
         }

@@ -360,6 +360,11 @@ impl Breaker {
         self.load().is_closed() && self.failed_in_row.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether a user has isolated the origin.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.load().state() == State::Isolated
+    }
+
     /// Whether status 500 is a failure.
     pub(crate) fn counts_internal_errors(&self) -> bool {
         self.rules.internal_errors

@@ -336,3 +336,34 @@ async fn what_the_breaker_counts() {
         settle(&client, &world).await;
     }
 }
+
+/// Security R7: a body that the server did not ask for goes along with a redirect, on the same session, and with a 429.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_not_asked_for_goes_along() {
+    let redirect: &[(&str, &str)] = &[(":status", "307"), ("location", "/next")];
+    let later: &[(&str, &str)] = &[(":status", "429"), ("retry-after", "1")];
+    for answer in [redirect, later] {
+        let world = World::new();
+        let client = retrying(&world, |client| client);
+        let (feed, body) = fed();
+        feed.give("text");
+        drop(feed);
+        let call = client
+            .put(URL)
+            .expect_continue(true)
+            .body(Body::stream(body));
+        let call = tokio::spawn(call.send());
+        let mut session = Session::begin(&world).await;
+        let head = session.head().await;
+        assert_eq!(head.field("expect"), Some("100-continue"));
+        session.send(Frames::new().head(head.stream, END_STREAM, answer));
+        let again = session.head().await;
+        assert_eq!(again.stream, 3);
+        session.send(Frames::new().head(3, 0, &[(":status", "100")]));
+        assert_eq!(session.content(3).await, b"text");
+        session.send(Frames::new().ok(3).end(3, "taken"));
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.text().await.unwrap(), "taken");
+        super::close(session, &client, &world).await;
+    }
+}

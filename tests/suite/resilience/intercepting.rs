@@ -344,3 +344,64 @@ async fn a_body_that_was_taken_back_is_dead_to_others() {
     drop(response);
     settle(&client, &world).await;
 }
+
+/// What an interceptor does behind the answer is not the server's time, and an answer of its own says nothing of the server.
+#[tokio::test(start_paused = true)]
+async fn an_interceptors_own_doing_is_no_sign_of_the_server() {
+    async fn dawdle(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        let response = next.run(request).await?;
+        tokio::time::sleep(60 * SECOND).await;
+        Ok(response)
+    }
+    for limit in [
+        Timeouts::none().with_attempt(Some(5 * SECOND)),
+        Timeouts::none().with_total(Some(5 * SECOND)),
+    ] {
+        let world = World::new();
+        let seen = play(&world, []);
+        let client = build(&world, |client| {
+            client
+                .circuit_breaker(opens_after(1))
+                .retry(Retry::default())
+                .attempt_interceptor(dawdle)
+        });
+        let error = client.get(URL).timeouts(limit).send().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!((error.sent(), error.attempts()), (sockeye::Sent::All, 1));
+        let circuit = client.circuit_breaker(URL).unwrap();
+        assert_eq!((circuit.state(), seen.count()), (CircuitState::Closed, 1));
+        settle(&client, &world).await;
+    }
+    let lent = Arc::new(std::sync::Mutex::new(None));
+    let lender = {
+        let lent = Arc::clone(&lent);
+        move |request: Request<Body>, next: Next<'static>| {
+            let lent = lent.lock().unwrap().take();
+            async move {
+                match lent {
+                    Some(response) => Ok(response),
+                    None => next.run(request).await,
+                }
+            }
+        }
+    };
+    let world = World::new();
+    play(
+        &world,
+        [Act::Say(ok("")), Act::Close, Act::Close, Act::Close],
+    );
+    let client = build(&world, |client| {
+        client
+            .circuit_breaker(opens_after(2))
+            .attempt_interceptor(lender)
+    });
+    let answer = get(&client).await.unwrap();
+    client.close_idle();
+    get(&client).await.unwrap_err();
+    *lent.lock().unwrap() = Some(answer);
+    assert_eq!(get(&client).await.unwrap().status(), 200);
+    get(&client).await.unwrap_err();
+    let circuit = client.circuit_breaker(URL).unwrap();
+    assert_eq!(circuit.state(), CircuitState::Open);
+    settle(&client, &world).await;
+}

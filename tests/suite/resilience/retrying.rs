@@ -536,6 +536,26 @@ async fn cookies_of_what_is_retried_are_kept() {
     settle(&client, &world).await;
 }
 
+/// Ruling 20: an error says what a policy would have done, with what the caller vouched for.
+#[tokio::test(start_paused = true)]
+async fn an_error_knows_what_the_caller_vouched_for() {
+    let posts: [fn(&Client) -> RequestBuilder; 3] = [
+        |client| client.post(URL),
+        |client| client.post(URL).idempotency_key(),
+        |client| client.post(URL).idempotent(true),
+    ];
+    for (place, post) in posts.into_iter().enumerate() {
+        for act in [Act::Close, status(502)] {
+            let world = World::new();
+            let client = world.client();
+            play(&world, [act.clone()]);
+            let error = post(&client).body("text").send().await.unwrap_err();
+            assert_eq!(error.is_retryable(), place > 0, "{act:?}: {error}");
+            settle(&client, &world).await;
+        }
+    }
+}
+
 /// The next attempt carries what the response to this one has set, as balancers of loads want it; never in place of the caller's own.
 #[cfg(feature = "cookies")]
 #[tokio::test(start_paused = true)]
