@@ -38,7 +38,9 @@ enum Act {
 
 /// What came to a server: the session and stream, when, and with which body.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(usize, u32, Instant, Vec<u8>)>>>);
+struct Seen(Arc<Mutex<Vec<Came>>>);
+
+type Came = (usize, u32, Instant, Vec<u8>);
 
 impl Seen {
     fn count(&self) -> usize {
