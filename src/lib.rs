@@ -50,7 +50,8 @@
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
-//! `socks`: a [`Proxy`] may speak SOCKS5.
+//! `socks`: a [`Proxy`] may speak SOCKS5. `hickory`: `DnsResolver` asks name servers itself, and their answers hold for as long as they
+//! say; it needs Rust 1.88, everything else 1.85.
 //! `tracing`: a span of the crate `tracing` for each attempt, see below. `test-util`: `sockeye::test`, a mock
 //! transport, a network in memory and checks for test suites.
 //!
@@ -107,6 +108,8 @@ pub use policy::{
     Retry, RetryBudget, RetryKind, Verdict,
 };
 pub use response::{Progress, Redirect, Response};
+#[cfg(feature = "hickory")]
+pub use socket::DnsResolver;
 pub use socket::{
     Alpn, Connect, ConnectionInfo, Proxy, Resolve, Resolved, Route, Socket, TcpKeepalive,
     TlsConfig, TlsInfo, Upgraded,

@@ -43,6 +43,8 @@ mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(feature = "hickory")]
+mod names;
 mod network;
 mod observing;
 mod pool;
