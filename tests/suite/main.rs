@@ -47,6 +47,8 @@ mod multipart;
 mod names;
 mod network;
 mod observing;
+#[cfg(feature = "platform-verifier")]
+mod platform;
 mod pool;
 mod proxies;
 mod reading;
@@ -69,5 +71,7 @@ mod tower;
 #[cfg(feature = "tracing")]
 mod tracing;
 mod transcripts;
+#[cfg(feature = "rustls")]
+mod truncation;
 #[cfg(unix)]
 mod unix_sockets;
