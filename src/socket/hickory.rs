@@ -18,7 +18,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
@@ -27,6 +27,9 @@ use tokio::runtime::{self, Handle};
 use super::dns::{Resolve, Resolved};
 use super::names::MAX_ADDRESSES;
 use crate::error::{BoxFuture, Error, Result};
+
+/// What the crate tells of one name and one family.
+type Told = std::result::Result<Lookup, NetError>;
 
 /// A [`Resolve`] that asks name servers itself, over UDP and, where an answer does not fit, TCP (feature `hickory`).
 ///
@@ -236,7 +239,7 @@ async fn both(resolver: &TokioResolver, name: Name) -> std::result::Result<Resol
         if of_four.is_none() {
             of_four = ready(four.as_mut().poll(cx));
         }
-        let brought = |told: &Option<std::result::Result<Lookup, NetError>>| {
+        let brought = |told: &Option<Told>| {
             told.as_ref()
                 .is_some_and(|told| told.as_ref().is_ok_and(has_addresses))
         };
@@ -265,10 +268,7 @@ fn ready<T>(polled: Poll<T>) -> Option<T> {
 }
 
 /// What the two lookups make together; `None` for one that was not waited for.
-fn join(
-    six: Option<std::result::Result<Lookup, NetError>>,
-    four: Option<std::result::Result<Lookup, NetError>>,
-) -> std::result::Result<Resolved, NetError> {
+fn join(six: Option<Told>, four: Option<Told>) -> std::result::Result<Resolved, NetError> {
     let (mut found, mut failures, mut is_whole) = ([None, None], Vec::new(), true);
     for (told, found) in [six, four].into_iter().zip(&mut found) {
         match told {
@@ -285,7 +285,8 @@ fn join(
     if addrs.is_empty() {
         // That a server is silent about one family says more than that it knows nothing of the other.
         failures.sort_by_key(NetError::is_no_records_found);
-        let nothing = || NetError::Message(NO_ADDRESS);
+        // An answer that has aliases alone, or records of another type.
+        let nothing = || NoRecords::new(Query::new(), ResponseCode::NoError).into();
         return Err(failures.into_iter().next().unwrap_or_else(nothing));
     }
     let records = found.iter().flatten().flat_map(|lookup| lookup.answers());
