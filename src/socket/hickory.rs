@@ -165,7 +165,7 @@ impl DnsResolver {
     }
 
     /// What the file of hosts says.
-    fn from_hosts(&self, name: &Name) -> Option<Resolved> {
+    fn in_hosts(&self, name: &Name) -> Option<Resolved> {
         let of = |record| {
             let query = Query::query(name.clone(), record);
             self.hosts.lookup_static_host(&query)
@@ -181,7 +181,7 @@ impl Resolve for DnsResolver {
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
         Box::pin(async move {
             let (names, itself) = self.candidates(host)?;
-            if let Some(found) = names.get(itself).and_then(|name| self.from_hosts(name)) {
+            if let Some(found) = names.get(itself).and_then(|name| self.in_hosts(name)) {
                 return Ok(found);
             }
             let resolver = self.resolver()?;
