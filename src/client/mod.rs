@@ -7,7 +7,7 @@
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
 //! - `observing` adds observers
 //! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
-//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
+//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`, `trace_context`; `event_source` reads events and
 //!   connects again
 
 mod builder;
@@ -36,6 +36,8 @@ mod status;
 mod status_error;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "otel")]
+mod trace_context;
 
 use std::fmt;
 use std::future::Future;
@@ -58,6 +60,8 @@ pub use builder::ClientBuilder;
 #[cfg(feature = "sse")]
 pub use event_source::EventSource;
 pub use request::RequestBuilder;
+#[cfg(feature = "otel")]
+pub use trace_context::TraceContext;
 pub use resilience::Circuit;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
