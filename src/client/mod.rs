@@ -49,7 +49,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::body::{Accepted, Body};
-use crate::call::{Engine, versions_for, way_for};
+use crate::call::{Engine, is_watched, versions_for, way_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::response::Response;
@@ -60,9 +60,9 @@ pub use builder::ClientBuilder;
 #[cfg(feature = "sse")]
 pub use event_source::EventSource;
 pub use request::RequestBuilder;
+pub use resilience::Circuit;
 #[cfg(feature = "otel")]
 pub use trace_context::TraceContext;
-pub use resilience::Circuit;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
 ///
@@ -271,6 +271,15 @@ impl Client {
             finished: before.saturating_sub(cut),
             cut,
         }
+    }
+
+    /// Whether anybody watches its calls, for the bench of it.
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(dead_code, reason = "only `sockeye::test` asks")
+    )]
+    pub(crate) fn is_watched(&self) -> bool {
+        is_watched(&self.0.engine)
     }
 
     /// The invariants of the pool, for `sockeye::test`.

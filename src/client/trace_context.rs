@@ -70,14 +70,21 @@ fn inject(span: &SpanContext, fields: &mut HeaderMap) {
     };
     // Of the flags only this one is defined in version 00 (Trace Context, section 3.2.2.5).
     let flags = u8::from(span.is_sampled());
-    let text = format!("00-{:032x}-{:016x}-{flags:02x}", span.trace_id(), span.span_id());
+    let text = format!(
+        "00-{:032x}-{:016x}-{flags:02x}",
+        span.trace_id(),
+        span.span_id()
+    );
     let Ok(value) = HeaderValue::try_from(text) else {
         return;
     };
     parent.insert(value);
     let state = span.trace_state().header();
     // A state that is no field value is left out: the parent is worth something without it.
-    if let Some(state) = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty()) {
+    if let Some(state) = HeaderValue::try_from(state)
+        .ok()
+        .filter(|state| !state.is_empty())
+    {
         fields.insert(TRACESTATE, state);
     }
 }
@@ -92,7 +99,13 @@ mod tests {
 
     use super::*;
 
-    fn check(trace: u128, flags: u8, state: TraceState, before: &[(&str, &str)], after: &[(&str, &str)]) {
+    fn check(
+        trace: u128,
+        flags: u8,
+        state: TraceState,
+        before: &[(&str, &str)],
+        after: &[(&str, &str)],
+    ) {
         let map = |fields: &[(&str, &str)]| -> HeaderMap {
             let fields = fields.iter().map(|(name, value)| {
                 let name = HeaderName::try_from(*name).expect("a good name");
@@ -123,7 +136,10 @@ mod tests {
             0,
             none(),
             &[],
-            &[("traceparent", "00-00000000000000000000000000000a11-00000000000000b7-00")],
+            &[(
+                "traceparent",
+                "00-00000000000000000000000000000a11-00000000000000b7-00",
+            )],
         );
         // A flag of later versions.
         check(0xa11, 3, none(), &[], &[("traceparent", PARENT)]);
@@ -136,6 +152,12 @@ mod tests {
         );
         // No span, and a request with a parent of its own.
         check(0, 1, state(), &[], &[]);
-        check(0xa11, 1, state(), &[("traceparent", "mine")], &[("traceparent", "mine")]);
+        check(
+            0xa11,
+            1,
+            state(),
+            &[("traceparent", "mine")],
+            &[("traceparent", "mine")],
+        );
     }
 }

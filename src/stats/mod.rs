@@ -132,6 +132,10 @@ impl Registry {
     }
 }
 
+/// Whether a bench has asked for a library that counts nothing and tells nobody, to see what it costs that it does
+/// (`benches/unwatched`). No feature: nobody is to have such a build by mistake.
+pub(crate) const UNWATCHED: bool = cfg!(sockeye_unwatched);
+
 /// How many origins have counters of their own: enough for a service that calls other services, and a bound for a
 /// crawler, which would otherwise keep some KiB for each site it ever saw.
 const MAX_ORIGINS: usize = 256;

@@ -222,7 +222,11 @@ impl OtelMetrics {
 
     /// Changes the loans of a connection; answers the attributes of its two states, idle first, if that has moved it from one to the
     /// other.
-    fn moved(&self, connection: u64, change: impl FnOnce(&mut usize) -> bool) -> Option<[[KeyValue; 4]; 2]> {
+    fn moved(
+        &self,
+        connection: u64,
+        change: impl FnOnce(&mut usize) -> bool,
+    ) -> Option<[[KeyValue; 4]; 2]> {
         let mut connections = self.connections(connection);
         let changed = connections.get_mut(&connection)?;
         change(&mut changed.loans).then(|| [IDLE, ACTIVE].map(|state| changed.attributes_in(state)))
@@ -311,7 +315,11 @@ impl Attempt {
 impl Connection {
     fn attributes(&self) -> [KeyValue; 3] {
         let [address, port] = server(&self.origin);
-        [address, port, KeyValue::new(PROTOCOL_VERSION, self.protocol)]
+        [
+            address,
+            port,
+            KeyValue::new(PROTOCOL_VERSION, self.protocol),
+        ]
     }
 
     fn attributes_in(&self, state: &'static str) -> [KeyValue; 4] {
@@ -330,7 +338,9 @@ fn server(origin: &Origin) -> [KeyValue; 2] {
 
 /// The value of `http.request.method`.
 fn known_method(method: &Method) -> &'static str {
-    let known = KNOWN_METHODS.iter().find(|known| **known == method.as_str());
+    let known = KNOWN_METHODS
+        .iter()
+        .find(|known| **known == method.as_str());
     known.copied().unwrap_or("_OTHER")
 }
 

@@ -45,6 +45,8 @@ mod mixing;
 mod multipart;
 mod network;
 mod observing;
+#[cfg(feature = "otel")]
+mod otel;
 mod pool;
 mod proxies;
 mod reading;

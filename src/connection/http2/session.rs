@@ -131,6 +131,11 @@ impl Session {
         !self.shared.is_retired()
     }
 
+    /// Bytes sent and received since the last question, or since an exchange ended.
+    pub(crate) fn take_traffic(&self) -> (u64, u64) {
+        self.shared.take_traffic()
+    }
+
     /// The handle is given up, and why, if that was not said before.
     pub(crate) fn ends_because(&self, why: CloseCause) {
         self.shared.ends_because(why);
