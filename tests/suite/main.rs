@@ -14,6 +14,8 @@ mod compressing;
 mod conformance;
 #[cfg(feature = "cookies")]
 mod cookies;
+#[cfg(feature = "json")]
+mod counters;
 mod credentials;
 mod cuts;
 mod decoding;

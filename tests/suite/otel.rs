@@ -149,7 +149,7 @@ async fn durations_are_told_by_method_server_status_and_error() {
     client.get("http://other.test/").await.unwrap_err();
     world.plan(Dial::Hang);
     let cancelled = client.put(URL).body("x").send();
-    assert!(within_polls(2, cancelled).await.is_none());
+    assert!(within_polls(1, cancelled).await.is_none());
     let_others_run().await;
 
     let durations = metered.numbers(DURATION);
