@@ -35,14 +35,25 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (mut pairs, mut requests) = (25, 20_000);
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--quick", ..] => (pairs, requests) = (2, 400),
-        ["--build", ..] => pairs = 0,
-        [] | ["--bench"] => {}
-        _ => return Err(HELP.into()),
+    let (mut builds, mut measures) = (true, true);
+    for argument in &arguments {
+        match argument.as_str() {
+            "--quick" => (pairs, requests) = (2, 400),
+            "--build" => measures = false,
+            "--built" => builds = false,
+            // Cargo adds it to whatever the user gave.
+            "--bench" => {}
+            _ => return Err(HELP.into()),
+        }
     }
-    let builds = [Build::make(None)?, Build::make(Some(WITHOUT))?];
-    if pairs == 0 {
+    // The one without comes first: what is in the folder of all builds in the end is as everybody else builds it.
+    let [unwatched, watched] = [Build::at("without")?, Build::at("with")?];
+    if builds {
+        unwatched.make(Some(WITHOUT))?;
+        watched.make(None)?;
+    }
+    let builds = [watched, unwatched];
+    if !measures {
         return Ok(());
     }
     for scenario in ["get-1-one-thread", "get-64-one-thread"] {
@@ -74,25 +85,29 @@ fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The two benches that do the work, built in one way.
+/// The two benches that do the work, built in one way. Cargo gives both builds the same names, so each is copied away.
 struct Build {
     peers: PathBuf,
     pool: PathBuf,
 }
 
 impl Build {
-    fn make(wrapper: Option<&str>) -> Result<Self, Failure> {
+    /// Beside the folder that this executable is in.
+    fn at(name: &str) -> Result<Self, Failure> {
+        let this = std::env::current_exe()?;
+        let release = this.ancestors().nth(2).ok_or("no folder of builds")?;
+        let folder = release.join("watching");
+        Ok(Self {
+            peers: folder.join(format!("peers-{name}")),
+            pool: folder.join(format!("pool-{name}")),
+        })
+    }
+
+    fn make(&self, wrapper: Option<&str>) -> Result<(), Failure> {
         let mut cargo = Command::new("cargo");
         cargo
-            .args([
-                "bench",
-                "-p",
-                "sockeye-benches",
-                "--bench",
-                "peers",
-                "--bench",
-                "pool",
-            ])
+            .args(["bench", "-p", "sockeye-benches"])
+            .args(["--bench", "peers", "--bench", "pool"])
             .args(["--no-run", "--message-format=json-render-diagnostics"])
             .stderr(Stdio::inherit());
         if let Some(wrapper) = wrapper {
@@ -103,20 +118,12 @@ impl Build {
             return Err("the benches do not build".into());
         }
         let messages = String::from_utf8(output.stdout)?;
-        let executable = |name: &str| -> Result<PathBuf, Failure> {
-            for line in messages.lines() {
-                let message: Value = serde_json::from_str(line)?;
-                let path = message["executable"].as_str();
-                if let Some(path) = path.filter(|_| message["target"]["name"] == name) {
-                    return Ok(Path::new(path).to_owned());
-                }
-            }
-            Err(format!("cargo named no executable of the bench {name}").into())
-        };
-        Ok(Self {
-            peers: executable("peers")?,
-            pool: executable("pool")?,
-        })
+        for (name, to) in [("peers", &self.peers), ("pool", &self.pool)] {
+            let built = executable(name, &messages)?;
+            std::fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
+            std::fs::copy(built, to)?;
+        }
+        Ok(())
     }
 
     /// CPU time of a request over loopback, the server in a process of its own.
@@ -155,6 +162,18 @@ impl Build {
     }
 }
 
+/// The executable of a bench, as cargo has told it.
+fn executable(name: &str, messages: &str) -> Result<PathBuf, Failure> {
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line)?;
+        let path = message["executable"].as_str();
+        if let Some(path) = path.filter(|_| message["target"]["name"] == name) {
+            return Ok(Path::new(path).to_owned());
+        }
+    }
+    Err(format!("cargo named no executable of the bench {name}").into())
+}
+
 /// More than the requests that a turn warms up with.
 const FEW: u32 = 2000;
 
@@ -163,7 +182,8 @@ const MORE: u32 = 10_000;
 const WITHOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/watching/unwatched.sh");
 
 const HELP: &str = "\
-usage: cargo bench -p sockeye-benches --bench watching -- [flag]
+usage: cargo bench -p sockeye-benches --bench watching -- [flags]
 
   --quick   a smoke run: 2 pairs of 400 requests
-  --build   only the two builds, so that a quiet machine is needed for the measurement alone";
+  --build   only the two builds, which take long
+  --built   only the measurement, of what was built before";
