@@ -62,6 +62,7 @@ pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
+pub(crate) use watched::is_watched;
 pub(crate) use ways::of_target as way_for;
 
 /// What all calls of a client share.
