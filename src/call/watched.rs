@@ -206,6 +206,7 @@ impl<'a> PolicyWatch<'a> {
                 Stop::AskedTooLong => RetryRefusal::AskedTooLong,
                 Stop::Deadline => RetryRefusal::Deadline,
                 Stop::Circuit => RetryRefusal::Circuit,
+                Stop::RateLimit => RetryRefusal::RateLimit,
                 Stop::Budget => RetryRefusal::Budget,
             };
             told.tell(|call| Event::NoRetry { call, why });

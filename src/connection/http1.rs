@@ -262,7 +262,11 @@ impl Http1 {
     }
 
     pub(super) fn take_unpolled_body(&mut self) -> Option<Body> {
-        self.upload.take_unpolled()
+        let body = self.upload.take_unpolled()?;
+        // The head has promised it: what follows on this connection would be taken for it (CVE-2024-24791).
+        self.upload.stop();
+        self.reuse.refuse(CloseReason::EarlyResponse);
+        Some(body)
     }
 
     /// See [`Connection::sent`](super::Connection::sent).
