@@ -171,6 +171,24 @@ impl<'a> Deadline<'a> {
         }
     }
 
+    /// The limits of a try that has begun elsewhere.
+    pub(crate) fn of_attempt(
+        timeouts: &'a Timeouts,
+        total_at: Option<Instant>,
+        attempt_at: Option<Instant>,
+    ) -> Self {
+        Self {
+            timeouts,
+            total_at,
+            attempt_at,
+        }
+    }
+
+    /// What a try must keep for [`of_attempt`](Self::of_attempt) beside the rest.
+    pub(crate) fn attempt_at(&self) -> Option<Instant> {
+        self.attempt_at
+    }
+
     /// How much time the whole call has left, if it has a limit.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         self.total_at.map(|at| at.saturating_duration_since(now))

@@ -58,6 +58,8 @@ struct Inner {
     /// Where the system's error is not itself in the chain of causes.
     io_kind: Option<io::ErrorKind>,
     replayable: bool,
+    /// The caller, or a field of the request, vouches that it may be sent twice.
+    vouched: bool,
     /// The peer has said that it did not process the request.
     unprocessed: bool,
     /// A setting is why it failed, so it fails again.
@@ -177,6 +179,7 @@ impl Error {
             status: None,
             io_kind: None,
             replayable: false,
+            vouched: false,
             unprocessed: false,
             is_final: false,
             proxy_status: None,
@@ -279,9 +282,17 @@ impl Error {
         self
     }
 
+    /// Adds whether the request may be sent twice whatever its method is.
+    pub(crate) fn vouched(mut self, vouched: bool) -> Self {
+        if vouched {
+            self.inner().vouched = true;
+        }
+        self
+    }
+
     /// The peer has said that it did not process the request, whatever of it was written.
     #[cfg_attr(
-        not(feature = "http2"),
+        not(any(feature = "http2", test)),
         expect(dead_code, reason = "only HTTP/2 has a word for it")
     )]
     pub(crate) fn unprocessed(mut self) -> Self {
@@ -448,19 +459,40 @@ impl Error {
     }
 
     /// Whether a retry could be right for this method and body, attempts and budgets aside: the request never left, or
-    /// it may be sent twice (an idempotent method, a body that can be sent again) and the failure is one that passes.
+    /// it may be sent twice (an idempotent method, an `idempotency-key` or the caller's word, and a body that can be sent again)
+    /// and the failure is one that passes. It is what [`Retry`](crate::Retry) goes by.
     pub fn is_retryable(&self) -> bool {
         let inner = &*self.0;
         if !inner.replayable || inner.is_final {
             return false;
         }
-        let idempotent = inner.method.as_ref().is_some_and(is_idempotent);
-        let before_body = inner.phase != Some(Phase::Read);
+        let idempotent = inner.vouched || inner.method.as_ref().is_some_and(is_idempotent);
+        let is_early = matches!(inner.phase, Some(Phase::Write | Phase::Head));
         match inner.kind {
-            ErrorKind::Connect | ErrorKind::Resolve | ErrorKind::Proxy => true,
-            ErrorKind::Timeout if inner.phase == Some(Phase::Pool) || self.is_total() => false,
+            ErrorKind::Connect | ErrorKind::Proxy => true,
+            // A name that does not exist is not found by asking again.
+            ErrorKind::Resolve => self.io_kind() != Some(io::ErrorKind::NotFound),
+            ErrorKind::Tls => self.is_broken_off(),
+            ErrorKind::Timeout if self.is_total() => false,
+            ErrorKind::Io | ErrorKind::Protocol | ErrorKind::Timeout | ErrorKind::TooLarge
+                if inner.unprocessed =>
+            {
+                true
+            }
+            ErrorKind::Timeout
+                if matches!(
+                    inner.phase,
+                    Some(Phase::Resolve | Phase::Connect | Phase::Tls)
+                ) =>
+            {
+                true
+            }
             ErrorKind::Timeout | ErrorKind::Io => {
-                before_body && (inner.sent == Sent::Nothing || inner.unprocessed || idempotent)
+                is_early && (inner.sent == Sent::Nothing || idempotent)
+            }
+            // A head that is cut short.
+            ErrorKind::Protocol if self.io_kind() == Some(io::ErrorKind::UnexpectedEof) => {
+                is_early && idempotent
             }
             ErrorKind::Status => match self.status().map(|status| status.as_u16()) {
                 Some(408 | 429) => true,
@@ -470,6 +502,22 @@ impl Error {
             },
             _ => false,
         }
+    }
+
+    /// Whether a TLS handshake ended because the connection did, not because one side disliked what it saw.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        let is_handshake = self.0.kind == ErrorKind::Tls && self.0.phase == Some(Phase::Tls);
+        is_handshake
+            && matches!(
+                self.io_kind(),
+                Some(
+                    io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::TimedOut
+                )
+            )
     }
 
     /// Whether a setting is why it failed, so that it fails again.

@@ -279,6 +279,13 @@ impl ResponseHead {
         })
     }
 
+    /// The values of all fields of this name.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let fields = self.fields();
+        let named = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        named.map(|(_, value)| value)
+    }
+
     /// The map for those who want one; values share the head's allocation.
     pub(crate) fn to_map(&self) -> HeaderMap {
         let index = self.index();

@@ -160,11 +160,8 @@ impl Response {
     /// The values of all fields of this name, as bytes; no map is built for it.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let map = self.map.get();
-        let head = map.is_none().then(|| self.head.fields());
+        let head = map.is_none().then(|| self.head.all(name));
         let in_head = head.into_iter().flatten();
-        let in_head = in_head
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value);
         let in_map = map.into_iter().flat_map(move |map| map.get_all(name));
         in_head.chain(in_map.map(HeaderValue::as_bytes))
     }

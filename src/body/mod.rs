@@ -34,6 +34,7 @@ mod file;
 mod flate;
 #[cfg(feature = "json")]
 mod json;
+mod lent;
 mod line_stream;
 mod lines;
 #[cfg(feature = "multipart")]
@@ -98,6 +99,7 @@ pub(crate) use decoded::Decoding;
 pub(crate) use decompress::{Accepted, Applied};
 #[cfg(feature = "test-util")]
 pub(crate) use decompress::{Decoder, DecompressError};
+pub(crate) use lent::Lent;
 #[cfg(feature = "multipart")]
 pub use multipart::{Multipart, Part};
 

@@ -27,6 +27,8 @@ pub(super) struct Trail<'a> {
 
     /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
     replayable: bool,
+    /// Whether one that cannot came back from this hop as whole as it was.
+    is_whole: bool,
     /// The client's default fields without what another origin must not see, once there was one.
     stripped: Option<Box<DefaultFields>>,
     /// The hops before this one, if there was any.
@@ -42,6 +44,7 @@ impl<'a> Trail<'a> {
             deadline: Deadline::new(timeouts, call.started.unwrap_or(begun)),
             begun,
             replayable: call.body.is_replayable(),
+            is_whole: false,
             stripped: None,
             led: None,
             worn: Worn::default(),
@@ -59,6 +62,23 @@ impl<'a> Trail<'a> {
     /// The default fields that this hop may send.
     pub(super) fn defaults<'d>(&'d self, engine: &'d Engine) -> &'d DefaultFields {
         self.stripped.as_deref().unwrap_or(&engine.defaults)
+    }
+
+    /// The same, and what the caller did not put on himself.
+    pub(super) fn outfit<'d>(
+        &'d mut self,
+        engine: &'d Engine,
+    ) -> (&'d DefaultFields, &'d mut Worn) {
+        let defaults = self.stripped.as_deref().unwrap_or(&engine.defaults);
+        (defaults, &mut self.worn)
+    }
+
+    /// This hop is over, and nothing was asked of the body.
+    pub(super) fn got_back(&mut self, call: &mut Call, unpolled: Option<Box<Body>>) {
+        self.is_whole = unpolled.is_some();
+        if let Some(body) = unpolled {
+            call.body = *body;
+        }
     }
 
     /// The final response is told what led to it.
@@ -113,7 +133,7 @@ impl<'a> Trail<'a> {
             let (method, attempts) = (&call.head.method, response.attempts);
             error.on_call(origin.clone(), method, attempts, self.replayable)
         })?;
-        if !renewed || !self.replayable {
+        if !renewed || !(self.replayable || self.is_whole) {
             return Ok(false);
         }
         engine.pool.counters(&origin).authenticated();
@@ -163,7 +183,7 @@ impl<'a> Trail<'a> {
         let asked = Asked {
             head: &call.head,
             from: &response.target,
-            replayable: self.replayable,
+            replayable: self.replayable || self.is_whole,
             followed: self.led.as_ref().map_or(0, |led| led.redirects.len()),
         };
         let status = response.status();

@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 use super::CookieJar;
 use crate::deadline::Deadline;
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
+use crate::head::ResponseHead;
 use crate::policy::{Challenge, Renewal, Renewed, Turn};
 use crate::response::Response;
 use crate::url::{Origin, Target};
@@ -114,7 +115,7 @@ impl Identity {
     }
 
     /// The caller's own cookies are never mixed with those of the jar (security C1).
-    fn put_cookies(
+    pub(super) fn put_cookies(
         &self,
         target: &Target,
         fields: &mut HeaderMap,
@@ -140,6 +141,13 @@ impl Identity {
     pub(super) fn learn(&self, response: &Response) {
         if let Some(jar) = &self.cookies {
             jar.learn(&response.target, response.values("set-cookie"));
+        }
+    }
+
+    /// The same of one that is nobody's response.
+    pub(super) fn learn_of(&self, target: &Target, head: &ResponseHead) {
+        if let Some(jar) = &self.cookies {
+            jar.learn(target, head.all("set-cookie"));
         }
     }
 

@@ -7,7 +7,7 @@
 use std::future::{Future, ready};
 use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{Method, request};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::replay::Replay;
 use super::{Call, Course, Engine, Hop, Place, exchange, follow, runtime, taken};
-use crate::body::Body;
+use crate::body::{Body, Lent};
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, Phase, Result, Sent};
 use crate::head::{DefaultFields, RequestHead, mark_secrets};
@@ -33,6 +33,10 @@ use crate::url::{Target, UrlInput};
 /// [`ClientBuilder::attempt_interceptor`](crate::ClientBuilder::attempt_interceptor) it wraps each try, and sees the fields that
 /// go out, the client's defaults included, and the response as it came. Of several the one registered first is outermost: it sees the request
 /// first and the response last.
+///
+/// A request body that can be sent once comes to the interceptors around a try again, as it was, if another try is made before
+/// anybody has asked it for anything: an interceptor that passes it on, wrapped or not, gives up no retry by that, and one that
+/// has read it gets no second try.
 ///
 /// Async closures and functions are interceptors; what a closure captures must be `Clone`, and is cloned for each call. For
 /// what needs no `await` see [`on_request`] and [`on_response`]. Dropping the call drops the future of an interceptor where it waits.
@@ -246,6 +250,19 @@ enum End {
     Attempt(Box<Attempt>),
 }
 
+impl Chain {
+    /// How far the last run of the end came. Of a call it is known only that there was one.
+    fn reached(&self) -> Reached {
+        match &self.end {
+            End::Attempt(attempt) => *lock(&attempt.reached),
+            End::Call(call) => match self.has_ended.load(Ordering::Relaxed) {
+                true => Reached::Given(call.begun()),
+                false => Reached::Nothing,
+            },
+        }
+    }
+}
+
 /// Runs the interceptor at a place, or the end behind the last.
 fn go(
     chain: &Arc<Chain>,
@@ -271,6 +288,10 @@ struct WholeCall {
 }
 
 impl WholeCall {
+    fn begun(&self) -> Instant {
+        self.options.started.unwrap_or_else(Instant::now)
+    }
+
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
@@ -324,6 +345,7 @@ struct Attempt {
     runtime: Handle,
     timeouts: Timeouts,
     total_at: Option<Instant>,
+    attempt_at: Option<Instant>,
     started: Instant,
     replay: Replay,
     before: Option<Failed>,
@@ -334,6 +356,19 @@ struct Attempt {
     no_defaults: DefaultFields,
     /// What the last run that failed says to those who may try again.
     failed: Mutex<Option<Failed>>,
+    /// How far the last run came.
+    reached: Mutex<Reached>,
+}
+
+/// How far one run of a try has come.
+#[derive(Clone, Copy)]
+enum Reached {
+    /// The request was given to no connection.
+    Nothing,
+    /// It was given to one then.
+    Given(Instant),
+    /// And answered: whatever time passes from then on is not the server's.
+    Answered(Instant),
 }
 
 impl Attempt {
@@ -346,6 +381,7 @@ impl Attempt {
             runtime: hop.runtime.clone(),
             timeouts,
             total_at,
+            attempt_at: hop.deadline.attempt_at(),
             started: hop.started,
             replay: hop.replay.inside_interceptors(),
             before: before.map(Failed::without_body),
@@ -354,12 +390,14 @@ impl Attempt {
             options: hop.call.like(Body::empty()),
             no_defaults: DefaultFields::default(),
             failed: Mutex::new(None),
+            reached: Mutex::new(Reached::Nothing),
         })
     }
 
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
         // One of an earlier run says nothing about what comes of this one.
         self.take_failed();
+        *lock(&self.reached) = Reached::Nothing;
         let mut call = into_call(&self.options, request)?;
         let same = call.head.target.same_origin(&self.target) && call.head.method == self.method;
         if !same {
@@ -369,7 +407,7 @@ impl Attempt {
         }
         check_request(&call.head, &call.body)?;
         let mut place = None;
-        let mut hop = Hop {
+        let hop = Hop {
             place: &mut place,
             engine: &self.engine,
             host: &self.host,
@@ -377,24 +415,54 @@ impl Attempt {
             runtime: &self.runtime,
             call: &mut call,
             defaults: &self.no_defaults,
-            deadline: Deadline::of_body(&self.timeouts, self.total_at),
+            worn: None,
+            deadline: Deadline::of_attempt(&self.timeouts, self.total_at, self.attempt_at),
             started: self.started,
             replay: self.replay.clone(),
             course: Course::begin(Instant::now()),
         };
-        let failed = match exchange(&mut hop, self.before.as_ref()).await {
+        let mut run = Run {
+            hop,
+            has_answer: false,
+            reached: &self.reached,
+        };
+        let outcome = exchange(&mut run.hop, self.before.as_ref()).await;
+        run.has_answer = outcome.is_ok();
+        drop(run);
+        let failed = match outcome {
             Ok(()) => return Ok(taken(place)),
             Err(failed) => failed,
         };
         let error = failed.error.clone().at(&self.target.origin());
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+        *lock(&self.failed) = Some(failed);
         Err(error)
     }
 
     fn take_failed(&self) -> Option<Failed> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.take()
+        lock(&self.failed).take()
     }
+}
+
+/// One run of a try. However it ends, dropped included, it tells how far it came.
+struct Run<'a> {
+    hop: Hop<'a>,
+    has_answer: bool,
+    reached: &'a Mutex<Reached>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        *lock(self.reached) = match self.hop.course.given {
+            None => Reached::Nothing,
+            Some(at) if self.has_answer => Reached::Answered(at),
+            Some(at) => Reached::Given(at),
+        };
+    }
+}
+
+/// Held for an assignment only.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes one try with interceptors around it.
@@ -402,10 +470,16 @@ pub(super) async fn around_attempt(
     hop: &mut Hop<'_>,
     before: Option<&Failed>,
 ) -> Result<(), Failed> {
-    let begun = Instant::now();
-    hop.deadline.begin_attempt(begun);
-    // Whether an interceptor passes the body on cannot be known; one that can be sent once is gone.
-    hop.course.given = Some(begun);
+    hop.course.given = None;
+    // Whether an interceptor passes the body on cannot be known, but whether anybody has asked it for something.
+    let lent = match hop.replay.is_replayable() {
+        true => None,
+        false => {
+            let (lent, borrowed) = Lent::of(take(&mut hop.call.body));
+            hop.call.body = borrowed;
+            Some(lent)
+        }
+    };
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
         end: End::Attempt(Attempt::of(hop, before)),
@@ -413,26 +487,38 @@ pub(super) async fn around_attempt(
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
-    let error = match within(&hop.deadline, &chain, request).await {
+    let outcome = within(&hop.deadline, &chain, request).await;
+    let reached = chain.reached();
+    let error = match outcome {
         Ok(response) => {
-            *hop.place = Some(adopt_of_try(response, hop.call));
+            if let Reached::Given(at) | Reached::Answered(at) = reached {
+                hop.course.given = Some(at);
+            }
+            let response = adopt_of_try(response, hop.call);
+            if hop.may_go_again(&response.head) {
+                hop.course.unpolled = lent.and_then(Lent::take_back).map(Box::new);
+            }
+            *hop.place = Some(response);
             return Ok(());
         }
         Err(error) => error,
     };
-    let failed = match &chain.end {
+    if let Reached::Given(at) = reached {
+        hop.course.given = Some(at);
+    }
+    let mut failed = match &chain.end {
         End::Attempt(attempt) => attempt.take_failed(),
         End::Call(_) => None,
     };
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
-    let Some(mut failed) = failed.filter(|failed| failed.error.kind() == error.kind()) else {
-        return Err(Failed::before_exchange(error));
-    };
+    failed = failed.filter(|failed| failed.error.kind() == error.kind());
+    let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
     failed.error = error;
-    // It is what the interceptors made of it.
-    failed.unpolled = None;
+    // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
+    failed.unpolled = lent.and_then(Lent::take_back);
     if failed.expectation_refused {
         hop.call.head.stop_expecting();
+        hop.change_cookies();
     }
     Err(failed)
 }
@@ -450,8 +536,14 @@ async fn within(
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
         let mut sent = Sent::Nothing;
-        if chain.has_ended.load(Ordering::Relaxed) {
-            (expired.phase, sent) = (Phase::Head, Sent::All);
+        let phase = match chain.reached() {
+            Reached::Given(_) => Some(Phase::Head),
+            // The response is there, and an interceptor has it.
+            Reached::Answered(_) => Some(Phase::Read),
+            Reached::Nothing => None,
+        };
+        if let Some(phase) = phase {
+            (expired.phase, sent) = (phase, Sent::All);
         }
         Err(Error::timeout(expired, sent))
     })

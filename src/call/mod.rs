@@ -40,7 +40,7 @@ use crate::body::{Accepted, Body};
 use crate::config::HttpVersions;
 use crate::deadline::{Deadline, Timeouts};
 use crate::error::{BoxFuture, Error, ErrorKind, Phase, Result, Sent};
-use crate::head::{DefaultFields, RequestHead};
+use crate::head::{DefaultFields, RequestHead, ResponseHead};
 use crate::policy::{Policies, Redirects, Retry};
 use crate::pool::{
     AnswerBody, Asked, Failed, Host, Pool, Proxies, TLS_BUILT_IN, Way, check_request,
@@ -53,6 +53,7 @@ use crate::url::Target;
 pub use cookies::{CookieJar, CookieStore};
 use hops::Trail;
 pub use identity::Authenticator;
+use identity::Worn;
 pub(crate) use identity::{Identity, Scoped};
 pub(crate) use interceptor::Interceptors;
 pub use interceptor::{Interceptor, Next, on_request, on_response};
@@ -62,6 +63,7 @@ pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
+pub(crate) use watched::is_watched;
 pub(crate) use ways::of_target as way_for;
 
 /// What all calls of a client share.
@@ -174,6 +176,8 @@ struct Hop<'a> {
     place: &'a mut Place,
     /// The client's, or what another origin may see of them.
     defaults: &'a DefaultFields,
+    /// `None` inside interceptors around a try.
+    worn: Option<&'a mut Worn>,
     deadline: Deadline<'a>,
     started: Instant,
     replay: Replay,
@@ -185,9 +189,9 @@ struct Course {
     begun: Instant,
     /// When the request was given to a connection. From then on a body that can be sent once is that connection's.
     given: Option<Instant>,
-    /// Such a body, if the server answered that it wants the request another time before it took any of it.
+    /// Such a body, if the server answered that it wants the request another time, or elsewhere, before it took any of it.
     unpolled: Option<Box<Body>>,
-    /// Whether anybody would send it another time.
+    /// Whether anybody could send it another time.
     keeps_unpolled: bool,
 }
 
@@ -218,7 +222,7 @@ async fn follow(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Res
     let mut trail = Trail::begin(timeouts, call);
     loop {
         trail.dress(engine, call);
-        hop(engine, call, place, &trail, &runtime).await?;
+        hop(engine, call, place, &mut trail, &runtime).await?;
         let response = put(place);
         if let Some(identity) = &engine.identity {
             identity.learn(response);
@@ -248,34 +252,43 @@ async fn hop(
     engine: &Arc<Engine>,
     call: &mut Call,
     place: &mut Place,
-    trail: &Trail<'_>,
+    trail: &mut Trail<'_>,
     runtime: &Handle,
 ) -> Result<()> {
     let (host, http1, versions) = hosts(engine, call, runtime)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let watch = Watch::begin(&host);
+    let replay = Replay::new(&call.head, &call.body, call.idempotent, versions);
+    let mut course = Course::begin(trail.begun());
+    course.keeps_unpolled = !replay.is_replayable();
+    let (deadline, started) = (trail.deadline(), trail.begun());
+    let (defaults, worn) = trail.outfit(engine);
     let mut hop = Hop {
         engine,
         host: &host,
         http1,
         runtime,
-        defaults: trail.defaults(engine),
-        deadline: trail.deadline(),
-        started: trail.begun(),
-        replay: Replay::new(&call.head, &call.body, call.idempotent, versions),
-        course: Course::begin(trail.begun()),
+        defaults,
+        worn: Some(worn),
+        deadline,
+        started,
+        replay,
+        course,
         call,
         place,
     };
     match attempts(&mut hop).await {
         Ok(()) => {
             watch.responded(put(hop.place));
+            let unpolled = hop.course.unpolled.take();
+            trail.got_back(call, unpolled);
             Ok(())
         }
         Err(error) => {
             watch.failed(&error);
             let (attempts, replayable) = (hop.replay.attempts(), hop.replay.is_replayable());
             let method = &hop.call.head.method;
+            let error = error.vouched(hop.replay.is_idempotent());
             Err(error.on_call(host.origin().clone(), method, attempts, replayable))
         }
     }
@@ -326,7 +339,11 @@ async fn attempts(hop: &mut Hop<'_>) -> Result<()> {
         };
         match trying.settle(hop, outcome) {
             ControlFlow::Break(end) => return end,
-            ControlFlow::Continue(wait) => wait.await,
+            ControlFlow::Continue(wait) => {
+                if let Some(end) = Box::pin(trying.pause(hop.engine, wait)).await {
+                    return Err(end);
+                }
+            }
         }
     }
 }
@@ -337,6 +354,7 @@ async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
     let mut before: Option<Box<Failed>> = None;
     loop {
         hop.replay.begin();
+        hop.deadline.begin_attempt(hop.course.begun);
         let is_plain = hop.engine.attempt_interceptors.is_empty() && hop.call.told.is_none();
         let tried = match is_plain {
             true => exchange(hop, before.as_deref()).await,
@@ -360,6 +378,7 @@ async fn replays(hop: &mut Hop<'_>) -> Result<(), Failed> {
         }
         hop.take_back(failed.unpolled.take());
         before = Some(Box::new(failed));
+        hop.course.begun = Instant::now();
     }
 }
 
@@ -373,15 +392,44 @@ impl Hop<'_> {
             self.course.given = None;
         }
     }
+
+    /// Whether a request whose body is still whole may be made another time because of this answer: later, with credentials, or
+    /// elsewhere.
+    fn may_go_again(&self, head: &ResponseHead) -> bool {
+        match head.status.as_u16() {
+            401 => self.engine.identity.is_some(),
+            429 | 503 => true,
+            301 | 302 | 307 | 308 => {
+                let own = self.call.redirects.as_deref();
+                own.unwrap_or(&self.engine.redirects).follows() && head.first("location").is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps the cookies of an answer that nobody else sees, and puts them on what is sent again: balancers of loads tell by them
+    /// where it belongs.
+    fn heed_cookies(&mut self, head: &ResponseHead) {
+        if let Some(identity) = &self.engine.identity {
+            let target = &self.call.head.target;
+            identity.learn_of(target, head);
+            self.change_cookies();
+        }
+    }
+
+    fn change_cookies(&mut self) {
+        if let (Some(identity), Some(worn)) = (&self.engine.identity, &mut self.worn) {
+            let RequestHead {
+                target, headers, ..
+            } = &mut self.call.head;
+            identity.put_cookies(target, headers, self.defaults.map(), worn);
+        }
+    }
 }
 
 /// One try: checkout, send, answer. After one that failed `before`, it is made on a new connection.
 async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Failed> {
-    let begun = match before {
-        None => hop.course.begun,
-        Some(_) => Instant::now(),
-    };
-    hop.deadline.begin_attempt(begun);
+    let begun = hop.course.begun;
     if hop.replay.is_replayable() {
         hop.course.given = None;
     }
@@ -421,12 +469,14 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
         let unpolled = lease.take_unpolled_body();
         let is_whole = unpolled.is_some() || hop.replay.is_replayable();
         if is_whole && hop.replay.may_stop_expecting() && call.head.stop_expecting() {
+            hop.heed_cookies(&answer.head);
             return Err(lease.expectation_refused(unpolled));
         }
     }
-    if hop.course.keeps_unpolled && trying::asks_to_wait(answer.head.status) {
+    if hop.course.keeps_unpolled && hop.may_go_again(&answer.head) {
         hop.course.unpolled = lease.take_unpolled_body().map(Box::new);
     }
+    let call = &mut *hop.call;
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());
     let moments = Moments::new([hop.started, begun, ready, answered], lease.is_reused());

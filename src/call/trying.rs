@@ -5,16 +5,19 @@
 //! Nothing here is asked of a call without policies, and of one that succeeds at once nothing is allocated.
 
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
-use tokio::time::{Instant, Sleep, sleep};
+use http_body::Frame;
+use tokio::time::{Instant, timeout};
 
 use super::watched::PolicyWatch;
-use super::{Hop, Place, put};
-use crate::error::{Error, ErrorKind, Result, Sent};
+use super::{Engine, Hop, Place, put};
+use crate::body::{Body, Source};
+use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 use crate::head::ResponseHead;
 use crate::policy::{
     Attempt, Barred, Breaker, Came, Case, Columns, Decision, Hints, Limiter, OriginPolicy, Pass,
@@ -47,11 +50,11 @@ enum Last {
     /// Complete, so that it holds no connection.
     Response(Box<Response>),
     /// Its body was still to come and is given up.
-    Status(StatusCode),
+    GivenUp(Box<Response>),
 }
 
 /// What follows an attempt: the end of the call, or another attempt after a wait.
-pub(super) type Next = ControlFlow<Result<()>, Pin<Box<Sleep>>>;
+pub(super) type Next = ControlFlow<Result<()>, Duration>;
 
 /// What the policies say before an attempt.
 enum Leave {
@@ -63,17 +66,9 @@ enum Leave {
     Never(Error),
 }
 
-/// Whether a status asks for the same request at another time, whatever the request is.
-pub(super) fn asks_to_wait(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-    )
-}
-
 impl<'a> Trying<'a> {
     /// `None` if neither the client nor the call has a policy.
-    pub(super) fn of(hop: &mut Hop<'a>) -> Option<Self> {
+    pub(super) fn of(hop: &Hop<'a>) -> Option<Self> {
         let policies = &hop.engine.policies;
         let own = hop.call.retry.as_ref();
         if !policies.is_set() && own.is_none() {
@@ -84,7 +79,6 @@ impl<'a> Trying<'a> {
         let origin = host.keep(|| policies.of(host.origin(), started))?;
         let mut trying = Self::new(policies, origin, own);
         trying.watch = PolicyWatch::of(hop);
-        hop.course.keeps_unpolled = trying.retry().is_some() && !hop.replay.is_replayable();
         Some(trying)
     }
 
@@ -120,6 +114,7 @@ impl<'a> Trying<'a> {
                 self.tried += 1;
                 None
             }
+            Some(error) if error.is_closed() => Some(Err(error)),
             Some(error) => Some(self.refused(error, hop.place)),
         }
     }
@@ -150,7 +145,9 @@ impl<'a> Trying<'a> {
             let fits = left.is_none_or(|left| longer < left);
             let held = if fits { longer } else { wait };
             let told = self.watch.rate_wait(held);
-            sleep(held).await;
+            if is_closed_within(hop.engine, held).await {
+                return Err(self.closed());
+            }
             drop(told);
             let after = Instant::now();
             waited += after.saturating_duration_since(now);
@@ -208,8 +205,27 @@ impl<'a> Trying<'a> {
                 *place = Some(*response);
                 Ok(())
             }
-            Some(Last::Status(status)) => Err(error.because(answered_with(status))),
+            Some(Last::GivenUp(mut response)) => {
+                response.content = Content::Apart(Body::from_source(GivenUp(Some(error))));
+                *place = Some(*response);
+                Ok(())
+            }
         }
+    }
+
+    /// Waits for the next attempt, or until the client is closed: then there is none.
+    pub(super) async fn pause(&mut self, engine: &Engine, wait: Duration) -> Option<Error> {
+        is_closed_within(engine, wait).await.then(|| self.closed())
+    }
+
+    /// The client was closed in a wait: it has no connection any more that the call could finish on.
+    fn closed(&mut self) -> Error {
+        let sent = match &self.last {
+            None => Sent::Nothing,
+            Some(Last::Failure(error)) => error.sent(),
+            Some(Last::Response(_) | Last::GivenUp(_)) => Sent::All,
+        };
+        self.with_last(Error::new(ErrorKind::ClientClosed, None, sent))
     }
 
     /// Tells the policies what an attempt came to, and asks whether there is another.
@@ -235,6 +251,10 @@ impl<'a> Trying<'a> {
         let response = put(hop.place);
         let status = response.head.status;
         let seen = self.heed(&hop.call.head.method, response.target.uri(), &response.head);
+        if hop.course.given.is_none() {
+            // An interceptor has answered by itself, which says nothing of the origin.
+            self.pass = None;
+        }
         if self.succeeded(&seen) {
             return Next::Break(Ok(()));
         }
@@ -253,11 +273,16 @@ impl<'a> Trying<'a> {
         hop.call.head.put_back(|| response.target.clone());
         if let Some(identity) = &hop.engine.identity {
             identity.learn(&response);
+            hop.change_cookies();
         }
+        let mut response = Box::new(response);
         self.last = Some(match &response.content {
-            Content::Kept => Last::Response(Box::new(response)),
-            // Dropped before the wait, so that its connection is drained or closed.
-            Content::Apart(_) | Content::Switched(_) => Last::Status(response.head.status),
+            Content::Kept => Last::Response(response),
+            Content::Apart(_) | Content::Switched(_) => {
+                // Dropped before the wait, so that its connection is drained or closed.
+                response.content = Content::Apart(Body::empty());
+                Last::GivenUp(response)
+            }
         });
         again(hop, wait, why)
     }
@@ -283,8 +308,9 @@ impl<'a> Trying<'a> {
         if self.succeeded(&seen) {
             return Next::Break(Err(failed.error));
         }
-        // A body that no connection was given is as whole as it was.
-        let is_whole = failed.unpolled.is_some() || hop.course.given.is_none();
+        // A body that no connection was given is as whole as it was, unless interceptors had it: from them it comes back, or not.
+        let is_here = hop.course.given.is_none() && hop.engine.attempt_interceptors.is_empty();
+        let is_whole = failed.unpolled.is_some() || is_here;
         let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
             return Next::Break(Err(self.with_last(failed.error)));
         };
@@ -358,6 +384,7 @@ impl<'a> Trying<'a> {
         let instant = Instant::now();
         let now = self.policies.moment(instant);
         let breaker = self.origin.breaker.as_ref();
+        let limiter = self.origin.limiter.as_ref();
         if let Some(pass) = self.pass.take() {
             pass.report(seen.report, now, || lots.draw());
             self.watch_breaker();
@@ -372,7 +399,9 @@ impl<'a> Trying<'a> {
             tried: self.tried,
             had_request_timeout: self.had_request_timeout,
             remaining: hop.deadline.left(instant),
-            open_for: breaker.and_then(|breaker| breaker.open_for(now)),
+            open_for: breaker.and_then(|breaker| breaker.refuses_for(now)),
+            held_for: limiter.map_or(Duration::ZERO, |limiter| limiter.holds_for(now)),
+            most_held: limiter.map_or(Duration::ZERO, Limiter::max_wait),
             now,
             chance: lots.draw(),
         };
@@ -388,15 +417,17 @@ impl<'a> Trying<'a> {
         }
     }
 
-    /// An error of the whole call's limit tells what the attempt before came to.
+    /// What ends a call from outside tells what the attempt before came to: the whole call's limit, and the end of the client.
     fn with_last(&mut self, error: Error) -> Error {
+        if !error.is_total() && !error.is_closed() {
+            return error;
+        }
         match self.last.take() {
-            Some(Last::Failure(last)) if error.is_total() => error.because(last),
-            Some(Last::Response(response)) if error.is_total() => {
+            None => error,
+            Some(Last::Failure(last)) => error.because(last),
+            Some(Last::Response(response) | Last::GivenUp(response)) => {
                 error.because(answered_with(response.head.status))
             }
-            Some(Last::Status(status)) if error.is_total() => error.because(answered_with(status)),
-            _ => error,
         }
     }
 }
@@ -411,7 +442,31 @@ fn again(hop: &Hop<'_>, wait: Duration, why: Why) -> Next {
         Why::Status => RetryCause::Status,
     };
     hop.retried(cause, wait);
-    Next::Continue(Box::pin(sleep(wait)))
+    Next::Continue(wait)
+}
+
+/// Waits; answers whether the client was closed meanwhile.
+async fn is_closed_within(engine: &Engine, wait: Duration) -> bool {
+    timeout(wait, engine.pool.closed()).await.is_ok()
+}
+
+/// The body of a response that was given up for an attempt that then was not made: it says why.
+struct GivenUp(Option<Error>);
+
+impl Source for GivenUp {
+    fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let error = self.0.take().map(|why| {
+            let error = Error::new(why.kind(), Some(Phase::Read), Sent::All);
+            error
+                .saying("the response body was given up for another attempt, which was refused")
+                .because(why)
+        });
+        Poll::Ready(error.map(Err))
+    }
+
+    fn left(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What an attempt was answered with that was to be followed by another.

@@ -262,12 +262,22 @@ impl Http1 {
     }
 
     pub(super) fn take_unpolled_body(&mut self) -> Option<Body> {
-        self.upload.take_unpolled()
+        let body = self.upload.take_unpolled()?;
+        // The head has promised it: what follows on this connection would be taken for it (CVE-2024-24791).
+        self.upload.stop();
+        self.reuse.refuse(CloseReason::EarlyResponse);
+        Some(body)
     }
 
     /// See [`Connection::sent`](super::Connection::sent).
     pub(super) fn sent_all(&self) -> Option<u64> {
         self.upload.sent_all()
+    }
+
+    /// Bytes of a streaming body that have come since the last question; they are not in [`traffic`](Self::traffic) any more. Once there is
+    /// a head, nothing but traffic is told by how much was received.
+    pub(super) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
     }
 
     /// Bytes sent and received in this exchange.

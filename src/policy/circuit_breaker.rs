@@ -302,6 +302,15 @@ impl Breaker {
         }
     }
 
+    /// For how long it will surely refuse every attempt, if it does: for good while it is isolated.
+    pub(crate) fn refuses_for(&self, now: Moment) -> Option<Duration> {
+        match self.load().state() {
+            State::Isolated => Some(Duration::MAX),
+            State::Open(_) => self.open_for(now),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// How long it will be open yet, if it is.
     pub(crate) fn open_for(&self, now: Moment) -> Option<Duration> {
         match self.load().state() {
@@ -349,6 +358,11 @@ impl Breaker {
     /// Whether it has no memory of a failure.
     pub(super) fn is_at_rest(&self) -> bool {
         self.load().is_closed() && self.failed_in_row.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a user has isolated the origin.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.load().state() == State::Isolated
     }
 
     /// Whether status 500 is a failure.

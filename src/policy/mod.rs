@@ -48,7 +48,7 @@ pub(crate) use circuit_breaker::{Barred, Breaker, Pass};
 #[cfg(feature = "cookies")]
 pub(crate) use cookies::Cookies;
 pub(crate) use outcome::{Columns, Hints, Report, Seen};
-use per_origin::PerOrigin;
+use per_origin::{PerOrigin, Worth};
 pub(crate) use rate_fields::used_up;
 pub(crate) use rate_limit::{Limiter, Slot};
 pub(crate) use redirect::{Asked, Refused};
@@ -98,7 +98,7 @@ impl Policies {
         self.origins.get_or_insert(
             origin,
             || OriginPolicy::new(&self.resilience, origin),
-            |known| known.is_at_rest(now),
+            |known| known.worth(now),
         )
     }
 
@@ -126,6 +126,15 @@ impl OriginPolicy {
             budget: budget.map(Budget::new),
             breaker: resilience.breaker_of(origin).map(Breaker::new),
             limiter: resilience.limit_of(origin).map(Limiter::new),
+        }
+    }
+
+    /// What would be lost if it were forgotten.
+    fn worth(&self, now: Moment) -> Worth {
+        match self.is_at_rest(now) {
+            true => Worth::Nothing,
+            false if self.breaker.as_ref().is_some_and(Breaker::is_isolated) => Worth::Said,
+            false => Worth::Learned,
         }
     }
 

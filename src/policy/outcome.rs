@@ -208,9 +208,7 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
             (Class::Final, Report::Neutral)
         }
         Kind::Resolve => (Class::Connect, Report::Failure),
-        Kind::Tls if phase == Some(Phase::Tls) && is_broken_off(error) => {
-            (Class::Connect, Report::Failure)
-        }
+        Kind::Tls if error.is_broken_off() => (Class::Connect, Report::Failure),
         Kind::Io if is_early && error.sent() == Sent::Nothing => {
             (Class::Unprocessed, Report::Neutral)
         }
@@ -222,20 +220,6 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
         }
         _ => (Class::Final, Report::Neutral),
     }
-}
-
-/// Whether a handshake ended because the connection did, not because one side disliked what it saw.
-fn is_broken_off(error: &Error) -> bool {
-    matches!(
-        error.io_kind(),
-        Some(
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::TimedOut
-        )
-    )
 }
 
 /// The statuses that a retry policy tries again unless it says otherwise.
@@ -250,3 +234,111 @@ pub(super) const STATUSES: [StatusCode; 6] = [
 
 /// A request that was unanswered for this long when the total limit struck says something about its origin.
 const UNANSWERED: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::deadline::{Expired, Setting};
+    use crate::url::Target;
+
+    const KINDS: [ErrorKind; 18] = [
+        ErrorKind::Body,
+        ErrorKind::CircuitOpen,
+        ErrorKind::ClientClosed,
+        ErrorKind::Connect,
+        ErrorKind::Decode,
+        ErrorKind::Interceptor,
+        ErrorKind::InvalidRequest,
+        ErrorKind::Io,
+        ErrorKind::PoolFull,
+        ErrorKind::Protocol,
+        ErrorKind::Proxy,
+        ErrorKind::RateLimited,
+        ErrorKind::Redirect,
+        ErrorKind::Resolve,
+        ErrorKind::Status,
+        ErrorKind::Timeout,
+        ErrorKind::Tls,
+        ErrorKind::TooLarge,
+    ];
+    const PHASES: [Phase; 8] = [
+        Phase::Prepare,
+        Phase::Pool,
+        Phase::Resolve,
+        Phase::Connect,
+        Phase::Tls,
+        Phase::Write,
+        Phase::Head,
+        Phase::Read,
+    ];
+    const CAUSES: [Option<io::ErrorKind>; 5] = [
+        None,
+        Some(io::ErrorKind::UnexpectedEof),
+        Some(io::ErrorKind::ConnectionReset),
+        Some(io::ErrorKind::NotFound),
+        Some(io::ErrorKind::InvalidData),
+    ];
+
+    /// Ruling 20: what an error says of itself is what the matrix says, whatever its kind, phase, cause and request.
+    #[test]
+    fn an_error_is_retryable_where_the_matrix_says_so() {
+        let origin = Target::parse_base("http://a.test").unwrap().target.origin();
+        let sent = [Sent::Nothing, Sent::Part, Sent::All];
+        for kind in KINDS {
+            for phase in PHASES {
+                for (cause, sent) in CAUSES
+                    .iter()
+                    .flat_map(|cause| sent.map(|sent| (*cause, sent)))
+                {
+                    for setting in [Setting::Head, Setting::Attempt, Setting::Total] {
+                        let limit = Duration::from_secs(1);
+                        let expired = Expired {
+                            setting,
+                            phase,
+                            limit,
+                        };
+                        let error = match kind {
+                            ErrorKind::Timeout => Error::timeout(expired, sent),
+                            _ => Error::new(kind, Some(phase), sent),
+                        };
+                        let error = error.with_io_kind(cause);
+                        for unprocessed in [false, true] {
+                            let error = match unprocessed {
+                                true => error.clone().unprocessed(),
+                                false => error.clone(),
+                            };
+                            let hints = Hints {
+                                unprocessed,
+                                ..Hints::default()
+                            };
+                            let class = Seen::of_failure(&error, hints).class;
+                            for (method, replayable) in [
+                                (Method::GET, true),
+                                (Method::POST, true),
+                                (Method::GET, false),
+                            ] {
+                                let columns = Columns {
+                                    idempotent: method == Method::GET,
+                                    replayable,
+                                    unpolled: false,
+                                };
+                                let told =
+                                    error
+                                        .clone()
+                                        .on_call(origin.clone(), &method, 1, replayable);
+                                assert_eq!(
+                                    told.is_retryable(),
+                                    class.allows(columns),
+                                    "{kind:?}, {phase:?}, {sent:?}, {cause:?}, {setting:?}, unprocessed {unprocessed}, \
+                                     {method}, replayable {replayable}: {class:?}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -24,6 +24,16 @@ struct Entry<T> {
     number: u64,
 }
 
+/// What would be lost with a value, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    Nothing,
+    /// What can be learned again.
+    Learned,
+    /// What a user has said.
+    Said,
+}
+
 impl<T> Default for PerOrigin<T> {
     fn default() -> Self {
         Self(Mutex::new(Known {
@@ -36,20 +46,20 @@ impl<T> Default for PerOrigin<T> {
 impl<T> PerOrigin<T> {
     /// The value of an origin, made when it is first needed.
     ///
-    /// At the bound another one is forgotten: the oldest that says nothing worth keeping and that nobody holds, else the
-    /// oldest that says nothing, else the oldest. Who holds a forgotten one keeps it to himself.
+    /// At the bound another one is forgotten: of those that are worth least the oldest that nobody holds, else the oldest of them.
+    /// Who holds a forgotten one keeps it to himself.
     pub(super) fn get_or_insert(
         &self,
         origin: &Origin,
         make: impl FnOnce() -> T,
-        is_at_rest: impl Fn(&T) -> bool,
+        worth: impl Fn(&T) -> Worth,
     ) -> Arc<T> {
         let mut known = self.lock();
         if let Some(entry) = known.values.get(origin) {
             return Arc::clone(&entry.value);
         }
         if known.values.len() >= MAX_ORIGINS {
-            known.forget_one(is_at_rest);
+            known.forget_one(worth);
         }
         let value = Arc::new(make());
         let number = known.made;
@@ -76,13 +86,12 @@ impl<T> PerOrigin<T> {
 
 impl<T> Known<T> {
     /// A scan of all: it happens when an origin beyond the bound is called for the first time.
-    fn forget_one(&mut self, is_at_rest: impl Fn(&T) -> bool) {
-        let worth = |entry: &Entry<T>| {
+    fn forget_one(&mut self, worth: impl Fn(&T) -> Worth) {
+        let rank = |entry: &Entry<T>| {
             let is_held = Arc::strong_count(&entry.value) > 1;
-            let says_nothing = is_at_rest(&entry.value);
-            (!says_nothing, is_held, entry.number)
+            (worth(&entry.value), is_held, entry.number)
         };
-        let least = self.values.iter().min_by_key(|(_, entry)| worth(entry));
+        let least = self.values.iter().min_by_key(|(_, entry)| rank(entry));
         if let Some(origin) = least.map(|(origin, _)| origin.clone()) {
             self.values.remove(&origin);
         }
@@ -105,8 +114,8 @@ mod tests {
     #[test]
     fn an_origin_keeps_its_value() {
         let kept = PerOrigin::default();
-        let first = kept.get_or_insert(&origin(1), || 1, |_| true);
-        let again = kept.get_or_insert(&origin(1), || 2, |_| true);
+        let first = kept.get_or_insert(&origin(1), || 1, |_| Worth::Nothing);
+        let again = kept.get_or_insert(&origin(1), || 2, |_| Worth::Nothing);
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(kept.get(&origin(1)).as_deref(), Some(&1));
         assert_eq!(kept.get(&origin(2)), None);
@@ -115,7 +124,12 @@ mod tests {
     #[test]
     fn what_says_something_and_what_is_held_is_forgotten_last() {
         let kept = PerOrigin::default();
-        let insert = |number| kept.get_or_insert(&origin(number), || number, |n| n % 2 == 1);
+        let worth = |number: &usize| match number {
+            n if n % 2 == 1 => Worth::Nothing,
+            44 => Worth::Said,
+            _ => Worth::Learned,
+        };
+        let insert = |number| kept.get_or_insert(&origin(number), || number, worth);
         // 0 says something, 1 is held.
         drop(insert(0));
         let held = insert(1);
@@ -137,6 +151,8 @@ mod tests {
         assert_eq!(kept.lock().values.len(), MAX_ORIGINS);
         assert!(kept.get(&origin(0)).is_none());
         assert!(kept.get(&origin(1)).is_none());
+        // However many others have something to say.
+        assert!(kept.get(&origin(44)).is_some());
         assert_eq!(*held, 1);
     }
 }

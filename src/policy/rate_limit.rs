@@ -209,8 +209,7 @@ impl Limiter {
         let nanos = now.nanos();
         let mut seen = paced.paid.load(Ordering::Relaxed);
         loop {
-            let paid = seen.max(nanos).saturating_add(paced.interval);
-            let wait = paid.saturating_sub(paced.ahead).saturating_sub(nanos);
+            let (paid, wait) = paced.next(seen, nanos);
             let wait = Duration::from_nanos(wait);
             if wait > most {
                 return Err(wait);
@@ -228,6 +227,15 @@ impl Limiter {
         }
     }
 
+    /// How long one that comes now would have to wait, as far as can be seen: nothing is taken.
+    pub(crate) fn holds_for(&self, now: Moment) -> Duration {
+        let pace = self.pace.as_ref().map(|paced| {
+            let (_, wait) = paced.next(paced.paid.load(Ordering::Relaxed), now.nanos());
+            Duration::from_nanos(wait)
+        });
+        self.closed_for(now).max(pace).unwrap_or_default()
+    }
+
     pub(crate) fn max_wait(&self) -> Duration {
         self.rules.max_wait
     }
@@ -239,6 +247,15 @@ impl Limiter {
     pub(super) fn is_at_rest(&self, now: Moment) -> bool {
         let is_paid = |paced: &Paced| paced.paid.load(Ordering::Relaxed) <= now.nanos();
         self.closed_for(now).is_none() && self.pace.as_ref().is_none_or(is_paid)
+    }
+}
+
+impl Paced {
+    /// The token after those that are `paid` for: when it is paid for in its turn, and how long it is until its moment.
+    fn next(&self, paid: u64, nanos: u64) -> (u64, u64) {
+        let paid = paid.max(nanos).saturating_add(self.interval);
+        let wait = paid.saturating_sub(self.ahead).saturating_sub(nanos);
+        (paid, wait)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::url::{Target, UrlError};
 ///
 /// 301, 302, 303, 307 and 308 with a `location` are followed. 303 makes the request a GET, unless it was a HEAD, and 301 and 302 make
 /// a POST one; the body goes then, with the fields that describe it. Otherwise the request is made again as it was, body
-/// included; if the body can be sent only once, the redirect itself is the response.
+/// included; if the body can be sent only once, the redirect itself is the response, unless it came before any of the body was asked
+/// for, as it can with [`expect_continue`](crate::RequestBuilder::expect_continue).
 ///
 /// On the first hop to another origin (scheme, host or port) the request loses its credentials for the rest of the call:
 /// `authorization`, `cookie`, `proxy-authorization`, a `host` of your own, `x-api-key` and the like, every value that is marked
@@ -81,6 +82,11 @@ impl Redirects {
     pub fn with_sensitive_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.sensitive.extend(names);
         self
+    }
+
+    /// Whether any is followed.
+    pub(crate) fn follows(&self) -> bool {
+        self.limit.is_some()
     }
 
     /// What to do about a response. `None`: it is the final one.

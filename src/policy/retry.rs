@@ -196,6 +196,9 @@ impl Retry {
         if case.open_for.is_some_and(|open| open > wait) {
             return Decision::Stop(Stop::Circuit);
         }
+        if case.is_held_too_long(wait) {
+            return Decision::Stop(Stop::RateLimit);
+        }
         if budget.is_some_and(|budget| !budget.pay(case.seen.timeout, case.now)) {
             return Decision::Stop(Stop::Budget);
         }
@@ -377,11 +380,24 @@ pub(crate) struct Case {
     pub(crate) had_request_timeout: bool,
     /// How much time the whole call has left, if it has a limit.
     pub(crate) remaining: Option<Duration>,
-    /// How long the breaker will be open yet, if it is.
+    /// How long the breaker will surely refuse every attempt, if it does.
     pub(crate) open_for: Option<Duration>,
+    /// How long the rate limit holds attempts back.
+    pub(crate) held_for: Duration,
+    /// How long it lets one wait.
+    pub(crate) most_held: Duration,
     pub(crate) now: Moment,
     /// A random number.
     pub(crate) chance: u64,
+}
+
+impl Case {
+    /// Whether an attempt after this wait would be refused for how long it would have to wait further.
+    fn is_held_too_long(&self, wait: Duration) -> bool {
+        let further = self.held_for.saturating_sub(wait);
+        let is_late = self.remaining.is_some_and(|left| self.held_for >= left);
+        !further.is_zero() && (further > self.most_held || is_late)
+    }
 }
 
 /// What becomes of a call after an attempt.
@@ -402,6 +418,7 @@ pub(crate) enum Stop {
     AskedTooLong,
     Deadline,
     Circuit,
+    RateLimit,
     Budget,
 }
 
@@ -526,6 +543,8 @@ mod tests {
             had_request_timeout: false,
             remaining: None,
             open_for: None,
+            held_for: Duration::ZERO,
+            most_held: Duration::ZERO,
             now: Moment::default(),
             chance: u64::MAX,
         }
@@ -889,6 +908,22 @@ mod tests {
             ..fresh
         };
         assert_eq!(stop(open), Stop::Circuit);
+        // What is left of the rate limit's wait behind the retry's own.
+        let held = |micros, most, remaining| Case {
+            held_for: Duration::from_micros(micros),
+            most_held: Duration::from_micros(most),
+            remaining,
+            ..fresh
+        };
+        assert_eq!(stop(held(61_000, 10_000, None)), Stop::RateLimit);
+        assert_eq!(stop(held(61_000, 99_000, left(60_000))), Stop::RateLimit);
+        for case in [
+            held(59_000, 10_000, None),
+            held(49_000, 0, None),
+            held(61_000, 99_000, left(62_000)),
+        ] {
+            assert!(matches!(decide(&case), Decision::Again { .. }), "{case:?}");
+        }
         let in_time = Case {
             remaining: left(51_000),
             open_for: left(49_000),

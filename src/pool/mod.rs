@@ -36,6 +36,7 @@ mod waiters;
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -331,7 +332,10 @@ impl Pool {
             .0
             .all_hosts()
             .iter()
-            .map(|host| (host.origin().clone(), host.gauges()))
+            .map(|host| {
+                host.count_sessions();
+                (host.origin().clone(), host.gauges())
+            })
             .collect();
         let now = Instant::now().into_std();
         self.0
@@ -379,6 +383,17 @@ impl Pool {
             ));
         }
         Ok(())
+    }
+
+    /// Waits until the client is closed.
+    pub(crate) async fn closed(&self) {
+        let shared = &self.0.shared;
+        let mut closing = pin!(shared.closing.notified());
+        // From here on a close is noticed; one that came before is seen by the flag.
+        closing.as_mut().enable();
+        if !shared.closed.load(Ordering::SeqCst) {
+            closing.await;
+        }
     }
 
     /// Whether nothing is lent, dialled, or waited for.

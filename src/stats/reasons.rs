@@ -206,6 +206,8 @@ reasons! {
         Deadline => "the call has not that much time left",
         /// The circuit breaker will be open.
         Circuit => "the circuit breaker is open",
+        /// The rate limit would hold it back for longer than [`RateLimit::max_wait`](crate::RateLimit), or than the call has left.
+        RateLimit => "the rate limit holds it back for too long",
         /// The [`RetryBudget`](crate::RetryBudget) of the origin is used up.
         Budget => "the budget is used up",
     }

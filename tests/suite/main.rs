@@ -14,6 +14,8 @@ mod compressing;
 mod conformance;
 #[cfg(feature = "cookies")]
 mod cookies;
+#[cfg(feature = "json")]
+mod counters;
 mod credentials;
 mod cuts;
 mod decoding;
@@ -47,6 +49,8 @@ mod multipart;
 mod names;
 mod network;
 mod observing;
+#[cfg(feature = "otel")]
+mod otel;
 #[cfg(feature = "platform-verifier")]
 mod platform;
 mod pool;

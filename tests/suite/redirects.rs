@@ -243,6 +243,72 @@ async fn a_post_becomes_a_get_and_a_replayable_body_goes_along() {
     settle(&client, &world).await;
 }
 
+/// Security R7: a body that can be sent once goes along if the redirect came before any of it was asked for; the same for a 401 that
+/// is answered.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_not_asked_for_goes_along() {
+    for (status, method, follows) in [
+        ("307 Temporary Redirect", "POST", true),
+        ("308 Permanent Redirect", "PUT", true),
+        ("302 Found", "PUT", true),
+        ("303 See Other", "PUT", false),
+    ] {
+        let world = World::new();
+        let client = world.client();
+        let (pieces, _) = Pieces::new(2, 3);
+        let method = http::Method::from_bytes(method.as_bytes()).unwrap();
+        let call = client.request(method.clone(), URL).expect_continue(true);
+        let call = tokio::spawn(call.body(Body::stream(pieces)).send());
+        let mut peer = world.accept().await;
+        peer.read_head().await.unwrap();
+        let redirect = reply(status, "location: http://other.test/next\r\n", "");
+        peer.write(redirect).await;
+        // Its head has promised a body that does not come: it carries no further request.
+        peer.closed().await;
+        let mut next = world.accept().await;
+        let head = next.read_head().await.unwrap();
+        assert_eq!(head.target(), "/next");
+        if follows {
+            assert_eq!(head.method(), method.as_str());
+            next.write("HTTP/1.1 100 Continue\r\n\r\n").await;
+            assert_eq!(
+                next.read_body(head).await.unwrap().body.len(),
+                6,
+                "{status}"
+            );
+        } else {
+            assert_eq!((head.method(), head.field("expect")), ("GET", None));
+        }
+        next.write(ok("there")).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.redirects().len(), 1);
+        assert_eq!(response.text().await.unwrap(), "there");
+        drop((peer, next));
+        client.close_idle();
+        settle(&client, &world).await;
+    }
+    // Where none is followed, and where there is nowhere to go, the redirect is the answer as before.
+    for (redirects, fields) in [
+        (Redirects::none(), "location: /next\r\n"),
+        (Redirects::default(), ""),
+    ] {
+        let world = World::new();
+        let client = world.builder().redirects(redirects).build().unwrap();
+        let (pieces, _) = Pieces::new(2, 3);
+        let call = client.post(URL).expect_continue(true);
+        let call = tokio::spawn(call.body(Body::stream(pieces)).send());
+        let mut peer = world.accept().await;
+        peer.read_head().await.unwrap();
+        peer.write(reply("307 Temporary Redirect", fields, "choose"))
+            .await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(response.text().await.unwrap(), "choose");
+        peer.closed().await;
+        settle(&client, &world).await;
+    }
+}
+
 /// A redirect with a body that never ends costs its connection, or nothing at all: the call goes on either way.
 #[tokio::test(start_paused = true)]
 async fn the_body_of_a_redirect_holds_nobody_up() {

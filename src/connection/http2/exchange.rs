@@ -648,7 +648,9 @@ impl Exchange {
     }
 
     pub(crate) fn take_unpolled_body(&mut self) -> Option<Body> {
-        self.upload.take_unpolled()
+        let body = self.upload.take_unpolled()?;
+        self.upload.stop();
+        Some(body)
     }
 
     /// Why the peer has provably not processed the request.

@@ -159,6 +159,11 @@ impl Session {
         send.is_extended_connect_protocol_enabled()
     }
 
+    /// Bytes sent and received since the last question, or since an exchange ended.
+    pub(crate) fn take_traffic(&self) -> (u64, u64) {
+        self.shared.take_traffic()
+    }
+
     /// The handle is given up, and why, if that was not said before.
     pub(crate) fn ends_because(&self, why: CloseCause) {
         self.shared.ends_because(why);

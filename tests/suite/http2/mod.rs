@@ -15,6 +15,7 @@ mod framing;
 mod heads;
 mod liveness;
 mod noise;
+mod policies;
 mod replaying;
 mod server;
 mod sessions;

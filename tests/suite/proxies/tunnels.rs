@@ -389,6 +389,7 @@ mod secure {
     use sockeye::{Client, TlsConfig};
 
     use super::*;
+    use crate::redirects::found;
     use crate::support::peer::PeerConnection;
     use crate::support::server::{Authority, TLS13};
 
@@ -506,6 +507,62 @@ mod secure {
             }
             settle(&client, &world).await;
         }
+    }
+
+    /// Security R2, R5: a redirect through tunnels. The proxy sees nothing that is for the servers, they see nothing that is for the
+    /// proxy, and the second server nothing that was for the first. Led to one that needs no tunnel, the proxy sees the request, and
+    /// none of its secrets either.
+    #[tokio::test(start_paused = true)]
+    async fn a_redirect_through_tunnels() {
+        let authorities = Authorities::new();
+        let world = World::new();
+        let client = authorities.client(&world, "http://user:s3cret@proxy.test:3128");
+        let redirects = sockeye::Redirects::default().with_downgrade(true);
+        let call = client
+            .get("https://a.test/x")
+            .redirects(redirects)
+            .bearer_auth("t0ken")
+            .header("cookie", "sid=t0ken")
+            .header("x-api-key", "t0ken");
+        let call = tokio::spawn(call.send());
+        let mut served = Vec::new();
+        let mut inside = Vec::new();
+        for (name, location) in [
+            ("a.test", "https://b.test/y"),
+            ("b.test", "http://c.test/z"),
+        ] {
+            let mut connection = world.accept().await;
+            let asked = connection.read_head().await.unwrap();
+            assert_eq!(
+                asked.head,
+                format!(
+                    "CONNECT {name}:443 HTTP/1.1\r\nhost: {name}:443\r\nproxy-authorization: {CREDENTIALS}\r\n\r\n"
+                )
+            );
+            connection.write("HTTP/1.1 200 OK\r\n\r\n").await;
+            let identity = authorities.servers.issue(&[name], 4000);
+            let mut connection = connection.secure(identity.server(TLS13)).await.unwrap();
+            inside.push(connection.read_request().await.head);
+            connection.write(found(location)).await;
+            served.push(connection);
+        }
+        assert!(inside[0].matches("t0ken").count() == 3, "{}", inside[0]);
+        assert!(!inside[1].contains("t0ken"), "{}", inside[1]);
+        for head in &inside {
+            assert!(!head.contains("proxy-authorization"), "{head}");
+        }
+        let mut proxy = world.accept().await;
+        let asked = proxy.read_request().await;
+        assert_eq!(asked.target(), "http://c.test/z");
+        assert_eq!(asked.field("proxy-authorization"), Some(CREDENTIALS));
+        assert!(!asked.head.contains("t0ken"), "{}", asked.head);
+        proxy.write(ok("there")).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.text().await.unwrap(), "there");
+        drop((served, proxy));
+        client.close_idle();
+        crate::support::peer::let_others_run().await;
+        settle(&client, &world).await;
     }
 
     /// Urllib3 CVE-2021-28363 and undici CVE-2026-9697: a certificate that is for the other leg, or for nobody, fails its own.

@@ -3,12 +3,13 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use sockeye::{CircuitState, Limits, RateLimit, Resilience, Retry};
+use http::Request;
+use sockeye::{Body, CircuitState, Limits, Next, RateLimit, Resilience, Response, Result, Retry};
 use tokio::time::{advance, sleep, timeout};
 
 use super::{Act, MILLI, SECOND, URL, build, failed_with, get, opens_after, play, status, with};
-use crate::support::peer::{World, let_others_run, settle};
-use crate::support::streams::within_polls;
+use crate::support::peer::{Dial, World, let_others_run, settle};
+use crate::support::streams::{fed, within_polls};
 
 /// One connection, one probe, and a pace of a token a second; a call that fails twice on its way.
 #[tokio::test(start_paused = true)]
@@ -82,4 +83,51 @@ async fn a_token_goes_back() {
     next.await.unwrap().unwrap();
     assert!(seen.gaps()[0] <= SECOND + 2 * MILLI, "{:?}", seen.gaps());
     settle(&client, &world).await;
+}
+
+/// The same with an interceptor around each try and a body that can be sent once.
+#[tokio::test(start_paused = true)]
+async fn a_call_inside_interceptors_dropped_at_any_await_leaves_nothing_taken() {
+    async fn wait(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        sleep(MILLI).await;
+        let response = next.run(request.map(Body::wrap)).await;
+        sleep(MILLI).await;
+        response
+    }
+    let mut done = false;
+    for polls in 1..40 {
+        let world = World::new();
+        let limits = Limits::default().with_max_connections(NonZeroUsize::new(1));
+        let resilience = Resilience::standard()
+            .with_circuit_breaker(Some(opens_after(1).with_open(SECOND)))
+            .with_retry(Some(Retry::default().with_base(SECOND)));
+        let client = build(&world, |client| {
+            client
+                .resilience(resilience)
+                .limits(limits)
+                .attempt_interceptor(wait)
+        });
+        let seen = play(&world, [status(502)]);
+        failed_with(client.get(URL).retry(Retry::none()).send().await);
+        sleep(2 * SECOND).await;
+        client.close_idle();
+        world.plan(Dial::Refuse);
+        let (feed, body) = fed();
+        feed.give("text");
+        let call = client.post(URL).body(Body::stream(body)).send();
+        done |= within_polls(polls, call).await.is_some();
+        drop(feed);
+        let_others_run().await;
+        seen.then([]);
+        sleep(Duration::from_secs(70)).await;
+        settle(&client, &world).await;
+        for _ in 0..3 {
+            if let Err(error) = get(&client).await {
+                assert_ne!(error.kind(), sockeye::ErrorKind::CircuitOpen, "{error}");
+            }
+        }
+        get(&client).await.unwrap();
+        settle(&client, &world).await;
+    }
+    assert!(done, "some call comes to its end");
 }

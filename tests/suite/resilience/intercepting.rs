@@ -179,3 +179,229 @@ async fn our_own_line_opens_no_circuit() {
     let _ = held.await;
     settle(&client, &world).await;
 }
+
+/// An interceptor that takes its time and passes the request on.
+async fn slowly(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+    tokio::time::sleep(2 * SECOND).await;
+    next.run(request).await
+}
+
+/// Resilience 2.4, the total limit: the second in which a server says nothing begins when the request is sent.
+#[tokio::test(start_paused = true)]
+async fn an_interceptors_own_time_is_not_the_servers() {
+    for (limit, expected) in [(5, CircuitState::Closed), (7, CircuitState::Open)] {
+        let world = World::new();
+        play(&world, [Act::Silence]);
+        let client = build(&world, |client| {
+            client
+                .circuit_breaker(opens_after(1))
+                .attempt_interceptor(slowly)
+        });
+        // After two seconds it is sent, and then unanswered for half a second, or for one and a half.
+        let error = client.get(URL).timeout(limit * SECOND / 2).send().await;
+        assert!(error.unwrap_err().is_timeout());
+        let circuit = client.circuit_breaker(URL).unwrap();
+        assert_eq!(circuit.state(), expected, "{limit}");
+        settle(&client, &world).await;
+    }
+}
+
+/// The limit of an attempt that strikes in our own line says nothing of the origin either, whatever time interceptors took.
+#[tokio::test(start_paused = true)]
+async fn our_own_line_opens_no_circuit_by_the_limit_of_an_attempt() {
+    let world = World::new();
+    let seen = play(&world, [Act::Silence]);
+    let timeouts = Timeouts::none().with_attempt(Some(5 * SECOND));
+    let client = build(&world, |client| {
+        client
+            .limits(Limits::default().with_max_connections(1.try_into().ok()))
+            .circuit_breaker(opens_after(1))
+            .retry(Retry::default())
+            .attempt_interceptor(slowly)
+    });
+    let held = client.get(URL).timeouts(Timeouts::none()).send();
+    let held = tokio::spawn(held);
+    tokio::time::sleep(3 * SECOND).await;
+    let error = client.get(URL).timeouts(timeouts).send().await.unwrap_err();
+    assert_eq!(error.phase(), Some(sockeye::Phase::Pool), "{error}");
+    assert_eq!(
+        (error.sent(), error.attempts()),
+        (sockeye::Sent::Nothing, 1)
+    );
+    let circuit = client.circuit_breaker(URL).unwrap();
+    assert_eq!((circuit.state(), seen.count()), (CircuitState::Closed, 1));
+    held.abort();
+    let _ = held.await;
+    settle(&client, &world).await;
+}
+
+/// A body that can be sent once, and that the server asks for.
+fn once() -> Body {
+    let (feed, body) = fed();
+    feed.give("text");
+    Body::stream(body)
+}
+
+/// Resilience 2.3, N and S: a body of which no interceptor and no connection has asked anything goes again, through all
+/// interceptors, and as it was.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_has_touched_goes_again() {
+    async fn frame(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        next.run(request.map(Body::wrap)).await
+    }
+    let world = World::new();
+    let client = build(&world, |client| {
+        client.retry(Retry::default()).attempt_interceptor(frame)
+    });
+    world.plan(crate::support::peer::Dial::Refuse);
+    world.plan(crate::support::peer::Dial::Refuse);
+    let seen = play(&world, []);
+    let response = client.post(URL).body(once()).send().await.unwrap();
+    assert_eq!(response.attempts(), 3);
+    assert_eq!(seen.requests()[0].body, b"text");
+    drop(response);
+    client.close_idle();
+    settle(&client, &world).await;
+    // Refused before it was asked for: by one who wants it later, and by one who wants it elsewhere.
+    for refusal in [
+        reply("429 Slow", "retry-after: 1\r\n", ""),
+        reply("307 Elsewhere", "location: /\r\n", ""),
+    ] {
+        let world = World::new();
+        let client = build(&world, |client| {
+            client.retry(Retry::default()).attempt_interceptor(frame)
+        });
+        let call = client.put(URL).expect_continue(true).body(once());
+        let call = tokio::spawn(call.send());
+        let mut first = world.accept().await;
+        first.read_head().await.unwrap();
+        first.write(refusal).await;
+        let mut second = world.accept().await;
+        let head = second.read_head().await.unwrap();
+        second.write("HTTP/1.1 100 Continue\r\n\r\n").await;
+        assert_eq!(second.read_body(head).await.unwrap().body, b"text");
+        second.write(ok("taken")).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.text().await.unwrap(), "taken");
+        drop((first, second));
+        client.close_idle();
+        settle(&client, &world).await;
+    }
+}
+
+/// What an interceptor has taken of a body is gone: it is not sent again, and never as a shorter one.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_an_interceptor_has_read_is_gone() {
+    async fn read(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await?.bytes;
+        // Once more as something that can be sent once.
+        let body = Body::wrap(Body::from(bytes));
+        next.run(Request::from_parts(parts, body)).await
+    }
+    let world = World::new();
+    let client = build(&world, |client| {
+        client.retry(Retry::default()).attempt_interceptor(read)
+    });
+    world.plan(crate::support::peer::Dial::Refuse);
+    let seen = play(&world, []);
+    let error = client.post(URL).body(once()).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (ErrorKind::Connect, 1));
+    assert_eq!(seen.count(), 0);
+    settle(&client, &world).await;
+}
+
+/// One that is kept by an interceptor when it was taken back gives nothing to whoever asks it then.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_taken_back_is_dead_to_others() {
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let world = World::new();
+    let client = build(&world, |client| {
+        client.retry(Retry::default()).attempt_interceptor(
+            move |request: Request<Body>, next: Next<'static>| {
+                let keep = Arc::clone(&keep);
+                async move {
+                    let mut before = keep.lock().unwrap().take();
+                    if before.is_some() {
+                        return next.run(request).await;
+                    }
+                    let (parts, body) = request.into_parts();
+                    before.replace(body);
+                    *keep.lock().unwrap() = before;
+                    let empty = Request::from_parts(parts, Body::from("other"));
+                    next.run(empty).await
+                }
+            },
+        )
+    });
+    world.plan(crate::support::peer::Dial::Refuse);
+    let seen = play(&world, []);
+    // The interceptor lets go of what it kept, with the second attempt, which sends the body itself.
+    let response = client.post(URL).body(once()).send().await.unwrap();
+    assert_eq!((response.attempts(), seen.count()), (2, 1));
+    assert_eq!(seen.requests()[0].body, b"text");
+    drop(response);
+    settle(&client, &world).await;
+}
+
+/// What an interceptor does behind the answer is not the server's time, and an answer of its own says nothing of the server.
+#[tokio::test(start_paused = true)]
+async fn an_interceptors_own_doing_is_no_sign_of_the_server() {
+    async fn dawdle(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        let response = next.run(request).await?;
+        tokio::time::sleep(60 * SECOND).await;
+        Ok(response)
+    }
+    for limit in [
+        Timeouts::none().with_attempt(Some(5 * SECOND)),
+        Timeouts::none().with_total(Some(5 * SECOND)),
+    ] {
+        let world = World::new();
+        let seen = play(&world, []);
+        let client = build(&world, |client| {
+            client
+                .circuit_breaker(opens_after(1))
+                .retry(Retry::default())
+                .attempt_interceptor(dawdle)
+        });
+        let error = client.get(URL).timeouts(limit).send().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!((error.sent(), error.attempts()), (sockeye::Sent::All, 1));
+        let circuit = client.circuit_breaker(URL).unwrap();
+        assert_eq!((circuit.state(), seen.count()), (CircuitState::Closed, 1));
+        settle(&client, &world).await;
+    }
+    let lent = Arc::new(std::sync::Mutex::new(None));
+    let lender = {
+        let lent = Arc::clone(&lent);
+        move |request: Request<Body>, next: Next<'static>| {
+            let lent = lent.lock().unwrap().take();
+            async move {
+                match lent {
+                    Some(response) => Ok(response),
+                    None => next.run(request).await,
+                }
+            }
+        }
+    };
+    let world = World::new();
+    play(
+        &world,
+        [Act::Say(ok("")), Act::Close, Act::Close, Act::Close],
+    );
+    let client = build(&world, |client| {
+        client
+            .circuit_breaker(opens_after(2))
+            .attempt_interceptor(lender)
+    });
+    let answer = get(&client).await.unwrap();
+    client.close_idle();
+    get(&client).await.unwrap_err();
+    *lent.lock().unwrap() = Some(answer);
+    assert_eq!(get(&client).await.unwrap().status(), 200);
+    get(&client).await.unwrap_err();
+    let circuit = client.circuit_breaker(URL).unwrap();
+    assert_eq!(circuit.state(), CircuitState::Open);
+    settle(&client, &world).await;
+}

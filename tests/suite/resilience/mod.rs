@@ -2,9 +2,11 @@
 
 mod breaking;
 mod cancelling;
+mod closing;
 mod intercepting;
 mod interplay;
 mod limiting;
+mod refused;
 mod retrying;
 mod storms;
 

@@ -535,3 +535,87 @@ async fn cookies_of_what_is_retried_are_kept() {
     assert_eq!(requests.last().unwrap().field("cookie"), Some("a=b"));
     settle(&client, &world).await;
 }
+
+/// Ruling 20: an error says what a policy would have done, with what the caller vouched for.
+#[tokio::test(start_paused = true)]
+async fn an_error_knows_what_the_caller_vouched_for() {
+    let posts: [fn(&Client) -> RequestBuilder; 3] = [
+        |client| client.post(URL),
+        |client| client.post(URL).idempotency_key(),
+        |client| client.post(URL).idempotent(true),
+    ];
+    for (place, post) in posts.into_iter().enumerate() {
+        for act in [Act::Close, status(502)] {
+            let world = World::new();
+            let client = world.client();
+            play(&world, [act.clone()]);
+            let error = post(&client).body("text").send().await.unwrap_err();
+            assert_eq!(error.is_retryable(), place > 0, "{act:?}: {error}");
+            settle(&client, &world).await;
+        }
+    }
+}
+
+/// The next attempt carries what the response to this one has set, as balancers of loads want it; never in place of the caller's own.
+#[cfg(feature = "cookies")]
+#[tokio::test(start_paused = true)]
+async fn a_retry_carries_the_cookies_that_were_just_set() {
+    let set =
+        |status: u16, cookie: &str| with(status, &format!("set-cookie: {cookie}; Path=/\r\n"));
+    let cookies = |seen: &super::Seen| -> Vec<_> {
+        let requests = seen.requests();
+        let cookie = |request: &crate::support::peer::Request| {
+            request.field("cookie").unwrap_or("-").to_owned()
+        };
+        requests.iter().map(cookie).collect()
+    };
+    let client = |world: &World| {
+        build(world, |client| {
+            let jar = sockeye::CookieJar::new();
+            client.retry(Retry::default()).cookies(jar)
+        })
+    };
+    let world = World::new();
+    let acts = [
+        set(503, "node=1"),
+        set(503, "node=2"),
+        // What is put on for a retry comes off where it does not belong.
+        with(302, "location: http://other.test/\r\n"),
+    ];
+    let seen = play(&world, acts);
+    let jarred = client(&world);
+    get(&jarred).await.unwrap();
+    assert_eq!(cookies(&seen), ["-", "node=1", "node=2", "-"]);
+    settle(&jarred, &world).await;
+    // One that a redirect follows on the same origin, where it has another path.
+    let world = World::new();
+    let acts = [
+        with(503, "set-cookie: a=b; Path=/here\r\n"),
+        with(302, "location: /there\r\n"),
+    ];
+    let seen = play(&world, acts);
+    let jarred = client(&world);
+    jarred.get("http://peer.test/here").send().await.unwrap();
+    assert_eq!(cookies(&seen), ["-", "a=b", "-"]);
+    settle(&jarred, &world).await;
+    // The caller's own stay alone.
+    let world = World::new();
+    let seen = play(&world, [set(503, "node=1")]);
+    let jarred = client(&world);
+    jarred
+        .get(URL)
+        .header("cookie", "own=1")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(cookies(&seen), ["own=1", "own=1"]);
+    settle(&jarred, &world).await;
+    // An expectation that is refused is answered like any other request.
+    let world = World::new();
+    let seen = play(&world, [set(417, "node=1")]);
+    let jarred = client(&world);
+    let call = jarred.post(URL).expect_continue(true).body("text");
+    call.send().await.unwrap();
+    assert_eq!(cookies(&seen), ["-", "node=1"]);
+    settle(&jarred, &world).await;
+}
