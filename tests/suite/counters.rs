@@ -503,7 +503,12 @@ async fn a_breaker() {
     ];
     rows.row("it is open", &client, refused, &expected).await;
     let waits = tokio::time::advance(3 * SECOND);
-    let expected = ["breaker=half_open +1", "breaker=open -1"];
+    // Meanwhile the idle connection is looked at.
+    let expected = [
+        "breaker=half_open +1",
+        "breaker=open -1",
+        "probes.settled_alive +1",
+    ];
     rows.row("its time is up", &client, waits, &expected).await;
     let good = ["responses_2xx +1", "total.count +1"];
     let expected = with(&[&KEPT, &CALLED, &good]);
