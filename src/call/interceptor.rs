@@ -536,14 +536,8 @@ async fn within(
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
         let mut sent = Sent::Nothing;
-        let phase = match chain.reached() {
-            Reached::Given(_) => Some(Phase::Head),
-            // The response is there, and an interceptor has it.
-            Reached::Answered(_) => Some(Phase::Read),
-            Reached::Nothing => None,
-        };
-        if let Some(phase) = phase {
-            (expired.phase, sent) = (phase, Sent::All);
+        if !matches!(chain.reached(), Reached::Nothing) {
+            (expired.phase, sent) = (Phase::Head, Sent::All);
         }
         Err(Error::timeout(expired, sent))
     })
