@@ -211,6 +211,8 @@ pub(crate) struct ResponseHead {
     message: Bytes,
     index_at: u32,
     body_at: u32,
+    /// False if it is known that there is no Content-Encoding.
+    may_be_coded: bool,
 }
 
 impl ResponseHead {
@@ -228,7 +230,21 @@ impl ResponseHead {
             message,
             index_at: u32::try_from(index_at).unwrap_or(u32::MAX),
             body_at: u32::try_from(body_at).unwrap_or(u32::MAX),
+            may_be_coded: true,
         }
+    }
+
+    /// Says whether a Content-Encoding is among the fields, which who has just read them all knows without a search.
+    pub(crate) fn coded(self, coded: bool) -> Self {
+        Self {
+            may_be_coded: coded,
+            ..self
+        }
+    }
+
+    /// False if there is no Content-Encoding.
+    pub(crate) fn may_be_coded(&self) -> bool {
+        self.may_be_coded
     }
 
     fn index(&self) -> &[u8] {

@@ -50,8 +50,10 @@
 //! multipart forms. `gzip` (default), `brotli` and `zstd`: responses in these content codings are asked for and decoded, see
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
-//! `socks`: a [`Proxy`] may speak SOCKS5.
-//! `tracing`: a span of the crate `tracing` for each attempt, see below. `test-util`: `sockeye::test`, a mock
+//! `socks`: a [`Proxy`] may speak SOCKS5. `hickory`: `DnsResolver` asks name servers itself, and their answers hold for as long as they
+//! say; it needs Rust 1.88, everything else 1.85.
+//! `tracing`: a span of the crate `tracing` for each attempt, see below. `otel`: metrics and the trace context of OpenTelemetry
+//! (`OtelMetrics`, `TraceContext`), see below. `test-util`: `sockeye::test`, a mock
 //! transport, a network in memory and checks for test suites.
 //!
 //! # Watching
@@ -66,6 +68,10 @@
 //! errors), and ends when the response head is read. The end of a body is an event of the level DEBUG. A call that is dropped
 //! leaves a span without status and error. An [attempt interceptor](ClientBuilder::attempt_interceptor) runs inside the span,
 //! and can put the trace context into the request.
+//!
+//! With the feature `otel` an `OtelMetrics` is an observer that keeps the metrics of OpenTelemetry's conventions (`http.client.request.duration`,
+//! `http.client.active_requests`, `http.client.open_connections`, `http.client.connection.duration`), and a `TraceContext` an attempt
+//! interceptor that puts `traceparent` and `tracestate` into each attempt. Neither does anything until a client is given it.
 
 mod body;
 mod call;
@@ -97,6 +103,8 @@ pub use call::{Authenticator, Interceptor, Next, on_request, on_response};
 pub use call::{CookieJar, CookieStore};
 #[cfg(feature = "sse")]
 pub use client::EventSource;
+#[cfg(feature = "otel")]
+pub use client::TraceContext;
 pub use client::{Circuit, Client, ClientBuilder, Closed, RequestBuilder};
 pub use config::{CircuitState, Http2Config, HttpVersions, Limits, Liveness};
 pub use deadline::Timeouts;
@@ -107,12 +115,16 @@ pub use policy::{
     Retry, RetryBudget, RetryKind, Verdict,
 };
 pub use response::{Progress, Redirect, Response};
+#[cfg(feature = "hickory")]
+pub use socket::DnsResolver;
 pub use socket::{
     Alpn, Connect, ConnectionInfo, Proxy, Resolve, Resolved, Route, Socket, TcpKeepalive,
     TlsConfig, TlsInfo, Upgraded,
 };
 #[cfg(feature = "rustls")]
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
+#[cfg(feature = "otel")]
+pub use stats::OtelMetrics;
 pub use stats::{EventMask, Observer, Stats};
 pub use url::{IntoUrl, Origin};
 

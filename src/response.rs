@@ -184,7 +184,7 @@ impl Response {
     /// length then are those of the decoded content. What has no body is left as it is, and so is a part of a coded body
     /// (status 206), which nobody can decode.
     pub(crate) fn decode(&mut self, accepted: Accepted, method: &Method) {
-        if self.map.get().is_none() && self.head.first("content-encoding").is_none() {
+        if self.map.get().is_none() && !self.head.may_be_coded() {
             return;
         }
         let Some(applied) = Applied::of(self.values("content-encoding"), accepted) else {

@@ -97,6 +97,7 @@ const PURE: &[&str] = &[
     "body/sse.rs",
     "body/text.rs",
     "body/zstd.rs",
+    "stats/conventions.rs",
     "stats/event.rs",
     "stats/prometheus.rs",
     "stats/timings.rs",

@@ -11,11 +11,16 @@
 mod reading;
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use sockeye::test::bench::{Decisions, Decoder, Encoder, Machine, check_uri};
-use sockeye::{Resilience, Retry};
+use sockeye::stats::Event;
+use sockeye::test::bench::{
+    Decisions, Decoder, Encoder, Machine, Telling, check_uri, is_watched, spans_are_on,
+};
+use sockeye::{Client, EventMask, Observer, Resilience, Retry};
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\n\
     Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\nCache-Control: no-store\r\n\
@@ -159,6 +164,54 @@ fn policies(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Counts what it is told.
+struct Counting {
+    interest: EventMask,
+    told: AtomicU64,
+}
+
+impl Observer for Counting {
+    fn interest(&self) -> EventMask {
+        self.interest
+    }
+
+    fn on(&self, event: &Event<'_>) {
+        if let Event::BodyEnd { bytes, .. } = event {
+            self.told.fetch_add(*bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What one event costs the call that tells it.
+fn telling(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one event");
+    for (name, interest) in [
+        ("an observer that counts it", EventMask::ALL),
+        ("an observer of other events", EventMask::DIALS),
+    ] {
+        let told = AtomicU64::new(0);
+        let Some(telling) = Telling::new(Arc::new(Counting { interest, told })) else {
+            panic!("it is interested in something");
+        };
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(&telling).tell()));
+    }
+    group.finish();
+}
+
+/// What every call asks before it tells anybody of itself: one load where the feature `tracing` is compiled in, and one more.
+fn watching(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("nobody watches");
+    let client = Client::new();
+    assert!(!is_watched(&client) && !spans_are_on());
+    group.bench_function("tracing without a subscriber", |bencher| {
+        bencher.iter(spans_are_on);
+    });
+    group.bench_function("tracing and observers", |bencher| {
+        bencher.iter(|| is_watched(black_box(&client)));
+    });
+    group.finish();
+}
+
 criterion_group!(
     benches,
     heads,
@@ -166,6 +219,8 @@ criterion_group!(
     reading::bodies,
     urls,
     pool,
-    policies
+    policies,
+    watching,
+    telling
 );
 criterion_main!(benches);

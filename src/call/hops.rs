@@ -82,8 +82,8 @@ impl<'a> Trail<'a> {
     }
 
     /// The final response is told what led to it.
-    pub(super) fn end(self, response: &mut Response) {
-        response.led = self.led;
+    pub(super) fn end(&mut self, response: &mut Response) {
+        response.led = self.led.take();
     }
 
     /// The next hop begins.

@@ -63,6 +63,7 @@ pub(crate) use no_cookies::CookieJar;
 use replay::Replay;
 pub(crate) use trying::Trying;
 pub(crate) use versions::of_target as versions_for;
+pub(crate) use watched::is_watched;
 pub(crate) use ways::of_target as way_for;
 
 /// What all calls of a client share.
@@ -254,16 +255,8 @@ async fn hop(
     trail: &mut Trail<'_>,
     runtime: &Handle,
 ) -> Result<()> {
-    check_request(&call.head, &call.body)
+    let (host, http1, versions) = hosts(engine, call, runtime)
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let versions = call.versions.unwrap_or(engine.versions);
-    let versions = versions::of_call(versions, &call.head)
-        .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let way = ways::of_call(engine, call, versions)
-        .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
-    let host = engine.pool.host(&call.head.target, way, runtime);
-    let http1 = host.wants_http1() && versions == HttpVersions::Auto;
-    let http1 = http1.then(|| over_http1(engine, way, &call.head.target, runtime));
     let watch = Watch::begin(&host);
     let replay = Replay::new(&call.head, &call.body, call.idempotent, versions);
     let mut course = Course::begin(trail.begun());
@@ -299,6 +292,24 @@ async fn hop(
             Err(error.on_call(host.origin().clone(), method, attempts, replayable))
         }
     }
+}
+
+/// Whose connections a request may use: the host; the same over HTTP/1.1 alone, if its server has asked for that; and the versions
+/// that the call may be made over. A request that may not be sent ends here.
+fn hosts(
+    engine: &Engine,
+    call: &Call,
+    runtime: &Handle,
+) -> Result<(Arc<Host>, Option<Arc<Host>>, HttpVersions)> {
+    check_request(&call.head, &call.body)?;
+    let versions = call.versions.unwrap_or(engine.versions);
+    let versions = versions::of_call(versions, &call.head)?;
+    let way = ways::of_call(engine, call, versions)?;
+    let target = &call.head.target;
+    let host = engine.pool.host(target, way, runtime);
+    let http1 = host.wants_http1() && versions == HttpVersions::Auto;
+    let http1 = http1.then(|| over_http1(engine, way, target, runtime));
+    Ok((host, http1, versions))
 }
 
 /// The response that a step has put there.

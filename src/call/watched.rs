@@ -13,12 +13,14 @@ use super::{Call, Engine, Hop, Place, exchange, follow, put};
 use crate::error::{Error, Result};
 use crate::policy::{Breaker, Stop};
 use crate::pool::Failed;
-use crate::stats::{AttemptSpan, CallTold, Event, RetryCause, RetryRefusal, spans_are_on};
+use crate::stats::{
+    AttemptSpan, CallTold, Event, RetryCause, RetryRefusal, UNWATCHED, spans_are_on,
+};
 use crate::url::Origin;
 
 /// Whether anybody watches the calls of a client.
-pub(super) fn is_watched(engine: &Engine) -> bool {
-    engine.observers.is_some() || spans_are_on()
+pub(crate) fn is_watched(engine: &Engine) -> bool {
+    !UNWATCHED && (engine.observers.is_some() || spans_are_on())
 }
 
 /// Makes a call that has interceptors around it, or that somebody watches; tells them how it begins and ends.

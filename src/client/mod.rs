@@ -7,7 +7,7 @@
 //! - `redirects`, `credentials` and `intercepting` have the settings of these
 //! - `observing` adds observers
 //! - `resilience` sets retry, circuit breaker and rate limit, and shows a breaker
-//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`; `event_source` reads events and
+//! - one file a feature: `cookies`, `json`, `form`, `multipart`, `compress`, `sse`, `tower`, `trace_context`; `event_source` reads events and
 //!   connects again
 
 mod builder;
@@ -36,6 +36,8 @@ mod status;
 mod status_error;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "otel")]
+mod trace_context;
 
 use std::fmt;
 use std::future::Future;
@@ -47,7 +49,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::body::{Accepted, Body};
-use crate::call::{Engine, versions_for, way_for};
+use crate::call::{Engine, is_watched, versions_for, way_for};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::response::Response;
@@ -59,6 +61,8 @@ pub use builder::ClientBuilder;
 pub use event_source::EventSource;
 pub use request::RequestBuilder;
 pub use resilience::Circuit;
+#[cfg(feature = "otel")]
+pub use trace_context::TraceContext;
 
 /// An HTTP client with a pool of connections. Cheap to clone; clones share everything.
 ///
@@ -267,6 +271,15 @@ impl Client {
             finished: before.saturating_sub(cut),
             cut,
         }
+    }
+
+    /// Whether anybody watches its calls, for the bench of it.
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(dead_code, reason = "only `sockeye::test` asks")
+    )]
+    pub(crate) fn is_watched(&self) -> bool {
+        is_watched(&self.0.engine)
     }
 
     /// The invariants of the pool, for `sockeye::test`.

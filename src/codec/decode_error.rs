@@ -88,13 +88,17 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
-    /// The rule, broken by `bytes`: they are shown escaped and cut short.
+    /// The rule, broken by `bytes`: they are shown escaped and cut short. Some peers send back what they were sent, so what may
+    /// be the query of a request is left out (security L1).
     #[cold]
     pub(super) fn broken_by(self, bytes: &[u8]) -> DecodeError {
-        DecodeError {
-            rule: self,
-            shown: Excerpt::of(bytes),
-        }
+        let before_query = bytes
+            .split_inclusive(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
+        let mut shown = Excerpt::of(before_query);
+        shown.cut |= before_query.len() < bytes.len();
+        DecodeError { rule: self, shown }
     }
 
     /// The rule, broken by a line of a head or a trailer section: of a field its name is shown and never its value. A line
@@ -353,6 +357,8 @@ mod tests {
             long.ends_with(&format!(": \"{}\" ..", "x".repeat(32))),
             "{long}"
         );
+        let echo = Rule::NotHttp.broken_by(b"GET /x?secret").to_string();
+        assert!(echo.ends_with(": \"GET /x?\" .."), "{echo}");
         assert_eq!(
             DecodeError::from(Rule::ChunkedCutShort).to_string(),
             "the connection ended before the last chunk"

@@ -54,6 +54,8 @@ pub(crate) struct FramingFields {
     keep_alive: bool,
     /// Seconds of `Keep-Alive: timeout=N`.
     pub(crate) keep_alive_timeout: Option<u64>,
+    /// Whether there is a Content-Encoding.
+    pub(crate) coded: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl FramingFields {
                 self.length = self.length.and(value);
                 return Role::Length;
             }
+            (16, b'c') if is(name, b"Content-Encoding") => self.coded = true,
             (17, b't') if is(name, b"Transfer-Encoding") => {
                 self.encoding = self.encoding.and(value);
             }

@@ -62,6 +62,8 @@ pub(crate) struct DecodedHead {
     /// Seconds of `Keep-Alive: timeout=N`.
     pub(crate) keep_alive_timeout: Option<u64>,
     folded: bool,
+    /// Whether there is a Content-Encoding.
+    coded: bool,
 }
 
 impl HeadDecoder {
@@ -84,18 +86,22 @@ impl HeadDecoder {
         let allowed = limits.max_head.saturating_sub(self.interim_bytes);
         // What is over the limit is not looked at, so that the verdict is the same however the bytes come.
         let seen = buffer.get(..allowed).unwrap_or(buffer);
-        let Some(end) = self.find_end(seen, limits)? else {
-            if buffer.len() >= allowed {
-                let limit = limits.max_head;
-                return Err(Rule::HeadTooLarge { limit }.into());
+        let decoded = match self.decode_whole(seen, method, limits) {
+            Some(decoded) => decoded,
+            None => {
+                let Some(end) = self.find_end(seen, limits)? else {
+                    if buffer.len() >= allowed {
+                        let limit = limits.max_head;
+                        return Err(Rule::HeadTooLarge { limit }.into());
+                    }
+                    return Ok(HeadStep::NeedMore);
+                };
+                let head = seen.get(..end).unwrap_or_default();
+                self.scanned = 0;
+                self.parse(head, method, limits)
+                    .map_err(|error| self.first_broken(head, limits, error))?
             }
-            return Ok(HeadStep::NeedMore);
         };
-        let head = seen.get(..end).unwrap_or_default();
-        self.scanned = 0;
-        let decoded = self
-            .parse(head, method, limits)
-            .map_err(|error| self.first_broken(head, limits, error))?;
         if !decoded.status.is_informational() || method.switches(decoded.status) {
             return Ok(HeadStep::Final(decoded));
         }
@@ -103,7 +109,7 @@ impl HeadDecoder {
         if decoded.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Rule::UnaskedUpgrade.into());
         }
-        self.interim_bytes += end;
+        self.interim_bytes += decoded.len;
         self.interim_heads += 1;
         if self.interim_heads > limits.max_informational {
             let limit = limits.max_informational;
@@ -137,6 +143,32 @@ impl HeadDecoder {
         let index_at = decoded.len;
         let body_at = index_at + self.index.len();
         ResponseHead::new(decoded.status, decoded.version, message, index_at, body_at)
+            .coded(decoded.coded)
+    }
+
+    /// A head that is there at the first look, is good and has few fields, as most are: httparse comes to its end by itself. Of any
+    /// other nothing is said here; it is looked at with care below.
+    fn decode_whole(
+        &mut self,
+        seen: &[u8],
+        method: MethodKind,
+        limits: &Limits,
+    ) -> Option<DecodedHead> {
+        let is_new = self.scanned == 0 && seen.starts_with(PREFIX);
+        if !is_new || limits.heads != HeadRules::Strict {
+            return None;
+        }
+        let mut few = [const { MaybeUninit::uninit() }; FEW_FIELDS];
+        let parse = Parse {
+            bytes: seen,
+            method,
+            limit: limits.max_head_fields,
+            rules: limits.heads,
+            folds: false,
+        };
+        let decoded = self.parse_into(&parse, &mut few).ok()?;
+        self.note_work(decoded.len);
+        Some(decoded)
     }
 
     /// The index after the first empty line behind the status line, looking at each byte once however they dribble in. While
@@ -187,7 +219,7 @@ impl HeadDecoder {
         let limit = limits.max_head_fields;
         let mut few = [const { MaybeUninit::uninit() }; FEW_FIELDS];
         let mut parse = Parse {
-            head,
+            bytes: head,
             method,
             limit,
             rules: limits.heads,
@@ -215,17 +247,13 @@ impl HeadDecoder {
         parse: &Parse<'b>,
         fields: &mut [MaybeUninit<Header<'b>>],
     ) -> Result<DecodedHead, DecodeError> {
-        let head = parse.head;
         let mut response = Response::new(&mut []);
         let mut config = ParserConfig::default();
         config.allow_obsolete_multiline_headers_in_responses(parse.folds);
         config.allow_spaces_after_header_name_in_responses(parse.rules == HeadRules::Lenient);
-        match config.parse_response_with_uninit_headers(&mut response, head, fields) {
-            Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-            // The scan above found the end where httparse does, unless a bare line feed is in it.
-            Ok(_) => return Err(Rule::BareLineFeed.into()),
-            Err(error) => return Err(refuse(error, parse.limit)),
-        }
+        let parsed = config.parse_response_with_uninit_headers(&mut response, parse.bytes, fields);
+        let parsed = parsed.map_err(|error| refuse(error, parse.limit))?;
+        let head = parse.head(parsed).ok_or(Rule::BareLineFeed)?;
         if response.headers.len() > parse.limit {
             return Err(Rule::TooManyFields { limit: parse.limit }.into());
         }
@@ -238,7 +266,7 @@ impl HeadDecoder {
             Some(1) => Version::HTTP_11,
             _ => return Err(Rule::Version.into()),
         };
-        let facts = self.build_index(parse, response.headers)?;
+        let facts = self.build_index(parse, head, response.headers)?;
         let verdict = facts
             .decide(parse.method, version, status, parse.rules)
             .map_err(|rule| {
@@ -261,6 +289,7 @@ impl HeadDecoder {
             reuse,
             keep_alive_timeout: facts.keep_alive_timeout,
             folded: parse.folds,
+            coded: facts.coded,
         })
     }
 
@@ -269,9 +298,9 @@ impl HeadDecoder {
     fn build_index(
         &mut self,
         parse: &Parse<'_>,
+        head: &[u8],
         fields: &[Header<'_>],
     ) -> Result<FramingFields, DecodeError> {
-        let head = parse.head;
         self.index.clear();
         self.index.reserve(fields.len() * FieldAt::SIZE);
         let mut facts = FramingFields::default();
@@ -345,13 +374,29 @@ impl HeadDecoder {
 
 /// What one reading of a head goes by.
 struct Parse<'b> {
-    head: &'b [u8],
+    /// The head, and perhaps more.
+    bytes: &'b [u8],
     method: MethodKind,
     /// Fields at most.
     limit: usize,
     rules: HeadRules,
     /// Whether lines are folded.
     folds: bool,
+}
+
+impl<'b> Parse<'b> {
+    /// The head, which ends where httparse says, unless a bare line feed is what ends it: then httparse stops elsewhere than
+    /// [`HeadDecoder::find_end`], or finds no end in what that has found.
+    fn head(&self, parsed: httparse::Status<usize>) -> Option<&'b [u8]> {
+        let httparse::Status::Complete(len) = parsed else {
+            return None;
+        };
+        let head = self.bytes.get(..len)?;
+        match self.rules {
+            HeadRules::Strict => head.ends_with(END).then_some(head),
+            HeadRules::Lenient => (len == self.bytes.len()).then_some(head),
+        }
+    }
 }
 
 /// No name may be longer than the map can hold.

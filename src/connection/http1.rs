@@ -274,6 +274,12 @@ impl Http1 {
         self.upload.sent_all()
     }
 
+    /// Bytes of a streaming body that have come since the last question; they are not in [`traffic`](Self::traffic) any more. Once there is
+    /// a head, nothing but traffic is told by how much was received.
+    pub(super) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
     /// Bytes sent and received in this exchange.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.upload.written(), self.received)

@@ -276,6 +276,14 @@ impl Connection {
         }
     }
 
+    /// Bytes that have come while a body streams and were not counted yet. Those of a session are asked for by whoever takes a snapshot.
+    pub(crate) fn take_received(&mut self) -> u64 {
+        match self {
+            Self::Http1(http1) => http1.take_received(),
+            Self::Http2(_) => 0,
+        }
+    }
+
     /// Whether the body was read to its end.
     pub(crate) fn is_body_done(&self) -> bool {
         match self {

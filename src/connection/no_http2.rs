@@ -81,6 +81,7 @@ never! {
     info(&self) -> &Arc<ConnectionInfo>;
     dialled(&self) -> Instant;
     is_open(&self) -> bool;
+    take_traffic(&self) -> (u64, u64);
     ends_because(&self, CloseCause) -> ();
     exchange(&self) -> Box<Exchange>;
 }

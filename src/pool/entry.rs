@@ -403,10 +403,19 @@ impl Host {
         connection.say_goodbye();
     }
 
-    /// Counts the bytes of an exchange that is over.
+    /// Counts bytes that were sent and received, once: of an exchange that is over, of a body that streams, of sessions.
     pub(super) fn count_traffic(&self, sent: u64, received: u64) {
         self.counters.sent_bytes(sent);
         self.counters.received_bytes(received);
+    }
+
+    /// Counts what the sessions have sent and received since the last of their exchanges ended.
+    pub(super) fn count_sessions(&self) {
+        let sessions = self.lock().sessions();
+        for session in sessions {
+            let (sent, received) = session.take_traffic();
+            self.count_traffic(sent, received);
+        }
     }
 
     pub(super) fn evict(&self, why: CloseCause) -> bool {

@@ -678,6 +678,11 @@ impl<C, S, E> HostPool<C, S, E> {
 
 /// What happens to sessions after they were opened.
 impl<C, S: Clone, E> HostPool<C, S, E> {
+    /// Its sessions, those left out that have retired and end with their last stream.
+    pub(crate) fn sessions(&self) -> Vec<S> {
+        self.sessions.handles().cloned().collect()
+    }
+
     /// A stream is done: its slot goes to the first in line whom it serves. A session that is idle now retires if its time has
     /// ended, or if it takes up the room of a dial that somebody waits for.
     pub(crate) fn release_slot(&mut self, id: SessionId, now: Instant) -> Actions<C, S> {

@@ -341,6 +341,7 @@ impl LeasedBody {
 impl Source for LeasedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(Lease {
+            host,
             connection: Some(connection),
             told,
             ..
@@ -363,6 +364,9 @@ impl Source for LeasedBody {
                 }
                 if connection.is_body_done() {
                     self.finish();
+                } else {
+                    // A stream may last for hours, and is to be seen meanwhile.
+                    host.count_traffic(0, connection.take_received());
                 }
                 match data {
                     Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),

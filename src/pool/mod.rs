@@ -332,7 +332,10 @@ impl Pool {
             .0
             .all_hosts()
             .iter()
-            .map(|host| (host.origin().clone(), host.gauges()))
+            .map(|host| {
+                host.count_sessions();
+                (host.origin().clone(), host.gauges())
+            })
             .collect();
         let now = Instant::now().into_std();
         self.0

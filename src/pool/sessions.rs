@@ -347,6 +347,13 @@ impl<S> Sessions<S> {
         self.all.len()
     }
 
+    /// The handles of those that take streams.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &S> {
+        self.all
+            .iter()
+            .filter_map(|session| session.handle.as_ref())
+    }
+
     /// Sessions that take streams and have none.
     pub(crate) fn idle(&self) -> usize {
         self.all

@@ -10,6 +10,8 @@ mod dns;
 mod environment;
 mod exclusions;
 mod guard;
+#[cfg(feature = "hickory")]
+mod hickory;
 mod info;
 mod liveness;
 mod name_cache;
@@ -48,6 +50,8 @@ use crate::error::BoxFuture;
 pub(crate) use dial::{DialError, DialSettings, Dialled, Dialler, Step, Steps};
 pub use dns::{Resolve, Resolved};
 pub(crate) use environment::Environment;
+#[cfg(feature = "hickory")]
+pub use hickory::DnsResolver;
 pub use info::ConnectionInfo;
 pub(crate) use liveness::{Probe, Probed};
 pub(crate) use names::MAX_ADDRESSES;

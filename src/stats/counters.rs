@@ -15,6 +15,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::UNWATCHED;
 use super::counts::{
     AlpnCounts, CheckoutCounts, ClosedCounts, DialCounts, DrainCounts, ErrorCounts, Live,
     ProbeCounts, RetryCounts, TimeoutCounts,
@@ -306,6 +307,9 @@ struct Counter(AtomicU64);
 impl Counter {
     /// Adds to it. Relaxed, because no other memory is published by a count.
     fn add(&self, more: u64) {
+        if UNWATCHED {
+            return;
+        }
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 

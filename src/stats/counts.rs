@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::UNWATCHED;
 use super::reasons::{
     AlpnEvent, Checkout, CloseCause, DialEvent, DrainOutcome, ProbeOutcome, RetryCause,
 };
@@ -340,6 +341,9 @@ pub(super) struct Live<const N: usize>([AtomicU64; N]);
 impl<const N: usize> Live<N> {
     /// Counts one at an index that the matching public type gave.
     pub(super) fn count(&self, index: usize) {
+        if UNWATCHED {
+            return;
+        }
         if let Some(counter) = self.0.get(index) {
             counter.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,8 +4,10 @@
 //! `Registry` finds them by origin and reads them into a [`Stats`] when a user asks (`snapshot.rs`). There is no
 //! background task: rates come from two snapshots. This folder knows nothing of pools or protocols; the pool brings
 //! its gauges along. Beside the numbers there are events (`event.rs`), which observers are told of as they happen
-//! (`observers.rs`).
+//! (`observers.rs`). What OpenTelemetry is told comes from them: spans (`spans.rs`) and metrics (`otel.rs`).
 
+#[cfg(any(feature = "otel", feature = "tracing"))]
+mod conventions;
 mod counters;
 mod counts;
 mod event;
@@ -15,6 +17,8 @@ mod latency;
 #[cfg(not(feature = "tracing"))]
 mod no_spans;
 mod observers;
+#[cfg(feature = "otel")]
+mod otel;
 mod prometheus;
 mod rates;
 mod reasons;
@@ -34,6 +38,8 @@ pub use counts::{
 };
 pub use event::{CallId, Event, EventMask, Observer};
 pub use latency::LatencySummary;
+#[cfg(feature = "otel")]
+pub use otel::OtelMetrics;
 pub use prometheus::Prometheus;
 pub use rates::Rates;
 pub use reasons::{
@@ -125,6 +131,10 @@ impl Registry {
         Stats::from_parts(now, hosts, other, limit)
     }
 }
+
+/// Whether a bench has asked for a library that counts nothing and tells nobody, to see what it costs that it does
+/// (`benches/unwatched`). No feature: nobody is to have such a build by mistake.
+pub(crate) const UNWATCHED: bool = cfg!(sockeye_unwatched);
 
 /// How many origins have counters of their own: enough for a service that calls other services, and a bound for a
 /// crawler, which would otherwise keep some KiB for each site it ever saw.

@@ -16,7 +16,8 @@ use http::{Method, StatusCode, Uri, Version};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Level, Span, debug, level_enabled};
 
-use crate::error::{Error, ErrorKind, Phase};
+use super::conventions::{error_type, protocol_version};
+use crate::error::Error;
 use crate::url::Origin;
 
 /// Whether anybody listens to spans at all. Costs one load.
@@ -121,12 +122,7 @@ pub(crate) fn connected(protocol: Version, peer: Option<SocketAddr>) {
     if !is_ours {
         return;
     }
-    let version = match protocol {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    };
-    span.record("network.protocol.version", version);
+    span.record("network.protocol.version", protocol_version(protocol));
     if let Some(peer) = peer {
         span.record("network.peer.address", display(peer.ip()));
         span.record("network.peer.port", peer.port());
@@ -164,36 +160,6 @@ pub(crate) enum BodyOutcome<'a> {
     End,
     Failed(&'a Error),
     Dropped,
-}
-
-/// The value of `error.type`: from a small set, so that it can be counted by.
-fn error_type(error: &Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::Body => "body",
-        ErrorKind::CircuitOpen => "breaker_open",
-        ErrorKind::ClientClosed => "client_closed",
-        ErrorKind::Connect => "connect",
-        ErrorKind::Decode => "decode",
-        ErrorKind::Interceptor => "interceptor",
-        ErrorKind::InvalidRequest => "invalid_request",
-        ErrorKind::Io => "reset",
-        ErrorKind::PoolFull => "pool_full",
-        ErrorKind::Protocol | ErrorKind::TooLarge => "protocol",
-        ErrorKind::Proxy => "proxy",
-        ErrorKind::RateLimited => "rate_limited",
-        ErrorKind::Redirect => "redirect",
-        ErrorKind::Resolve => "dns",
-        ErrorKind::Status => "status",
-        ErrorKind::Timeout if error.is_total() => "deadline",
-        ErrorKind::Timeout => match error.phase() {
-            Some(Phase::Pool) => "pool_timeout",
-            Some(Phase::Resolve | Phase::Connect | Phase::Tls) => "connect_timeout",
-            Some(Phase::Write) => "write_timeout",
-            Some(Phase::Head | Phase::Read) => "read_timeout",
-            Some(Phase::Prepare) | None => "deadline",
-        },
-        ErrorKind::Tls => "tls",
-    }
 }
 
 /// A URL with its path and the names in its query, and none of the values there, which may be secrets.

@@ -18,18 +18,50 @@ use crate::body::Events;
 use crate::body::Ndjson;
 use crate::body::{Accepted, Applied, Body, BytesStream, Decoding, Pieces};
 use crate::call::Trying;
+use crate::client::Client;
 use crate::codec::request_head::encode;
 use crate::codec::{BodyLength, ChunkedDecoder, ChunkedStep, HeadDecoder, HeadStep, MethodKind};
 use crate::config::Limits;
 use crate::head::{DefaultFields, RequestHead, ResponseHead};
 use crate::policy::{OriginPolicy, Policies, Resilience};
 use crate::pool::host::{HostLimits, HostPool, Lent, Spoken};
+use crate::stats::{CallTold, Event, Observer, Observers};
 use crate::url::{Target, UrlInput};
 
 /// Checks a URI as every call does; answers its port.
 pub fn check_uri(uri: &Uri) -> Option<u16> {
     let parsed = UrlInput::Uri(uri.clone()).parse(None).ok()?;
     Some(parsed.target.port())
+}
+
+/// Whether anybody watches the calls of a client, as every call asks.
+pub fn is_watched(client: &Client) -> bool {
+    client.is_watched()
+}
+
+/// Whether anybody listens to spans.
+pub fn spans_are_on() -> bool {
+    crate::stats::spans_are_on()
+}
+
+/// A call that an observer is told of.
+pub struct Telling(Arc<CallTold>);
+
+impl Telling {
+    /// `None` if the observer wants to know nothing.
+    pub fn new(observer: Arc<dyn Observer>) -> Option<Self> {
+        let observers = Observers::new(vec![observer])?;
+        Some(Self(CallTold::new(Some(&observers))))
+    }
+
+    /// Tells one event, of the group of messages.
+    pub fn tell(&self) {
+        self.0.tell(|call| Event::BodyEnd {
+            call,
+            connection: 7,
+            bytes: 42,
+        });
+    }
 }
 
 /// Encodes one head over and over into the same buffer.

@@ -1,7 +1,7 @@
 //! How a host becomes a connection: resolvers and what is remembered of them, the guard on private addresses, socket
 //! options, sockets of the Unix domain, and a system that has run out of something.
 //!
-//! Families F10, F11, F18 and F19 of the fault matrix. What a whole system must run out of is tried in a child process.
+//! Families F10, F11, F12, F18 and F19 of the fault matrix. What a whole system must run out of is tried in a child process.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -205,7 +205,7 @@ async fn faults_of_a_resolver() {
             let error = failed(&client, format!("http://{host}/?secret")).await;
             assert_eq!(error.kind(), ErrorKind::Resolve, "{error}");
             assert_eq!(error.phase(), Some(Phase::Resolve));
-            // A name that does not exist, or has no address, is not found by asking again (resilience 2.3, P).
+            // A name that does not exist, or has no address, is not found by asking again (resilience 2.3, class P).
             assert_eq!(error.is_retryable(), host == "panics.test", "{error}");
             let line = error.to_string();
             assert!(line.contains(text) && line.contains(host), "{line}");
@@ -524,6 +524,121 @@ fn f19_child() {
         );
         // Each of the dials failed once: nobody tried again and again.
         assert_eq!(started, 20 - opened as u64);
+        at_rest(&client);
+    }));
+}
+
+/// F12: the address of IPv6 swallows what is sent to it, in a network namespace with a link that leads nowhere.
+#[cfg(target_os = "linux")]
+#[test]
+fn f12_black_hole() {
+    child(
+        "f12_child",
+        "exec unshare -rn sh -c 'ip link set lo up && ip link add hole0 type dummy \
+         && ip link set hole0 up && ip -6 addr add fd00:99::1/64 dev hole0 nodad \
+         && ip -6 neigh add fd00:99::2 lladdr 02:00:00:00:00:02 dev hole0 nud permanent && exec \"$@\"' -",
+    );
+}
+
+/// Connections to addresses, as an observer is told of them.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Default)]
+struct Attempts(Arc<Mutex<Vec<(std::time::Instant, String)>>>);
+
+#[cfg(target_os = "linux")]
+impl sockeye::Observer for Attempts {
+    fn interest(&self) -> sockeye::EventMask {
+        sockeye::EventMask::DIALS
+    }
+
+    fn on(&self, event: &sockeye::stats::Event<'_>) {
+        use sockeye::stats::Event;
+        let (what, address) = match event {
+            Event::ConnectStart { address, .. } => ("start", address),
+            Event::ConnectEnd { address, .. } => ("end", address),
+            Event::ConnectFailed { address, .. } => ("failed", address),
+            _ => return,
+        };
+        let family = match address {
+            Some(SocketAddr::V6(_)) => "six",
+            Some(SocketAddr::V4(_)) => "four",
+            None => "none",
+        };
+        let told = (std::time::Instant::now(), format!("{what} {family}"));
+        self.0.lock().unwrap().push(told);
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Attempts {
+    /// What was told since the last time, and how long after the first of it each was.
+    fn take(&self) -> Vec<(Duration, String)> {
+        let told = std::mem::take(&mut *self.0.lock().unwrap());
+        let first = told.first().map(|(at, _)| *at);
+        told.into_iter()
+            .map(|(at, what)| (at - first.unwrap(), what))
+            .collect()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by f12_black_hole, with an address that swallows everything"]
+fn f12_child() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(within(async {
+        let server = Server::plain(honest);
+        let port = server.address().port();
+        let hole = SocketAddr::new("fd00:99::2".parse().unwrap(), port);
+        let told = Told::new(&[hole, server.address()]);
+        let attempts = Attempts::default();
+        let client = builder()
+            .resolver(Asks(told))
+            .observer(attempts.clone())
+            .build()
+            .unwrap();
+        let response = client.get("http://a.test/x").send().await.unwrap();
+        assert_eq!(response.connection().remote_addr, Some(server.address()));
+        assert_eq!(response.text().await.unwrap(), "GET /x ");
+        let events = attempts.take();
+        let words: Vec<_> = events.iter().map(|(_, what)| what.as_str()).collect();
+        // The first attempt is given up when the second has won; that is no failure of its own.
+        assert_eq!(
+            words[..3],
+            ["start six", "start four", "end four"],
+            "{events:?}"
+        );
+        let head_start = events[1].0;
+        assert!(head_start >= Duration::from_millis(250), "{events:?}");
+        assert!(head_start < Duration::from_secs(2), "{events:?}");
+        let stats = client.stats().total;
+        assert_eq!((stats.connections_opened, stats.connect_failures), (1, 0));
+        // For 30 s the address that was overtaken is tried last.
+        client.close_idle();
+        assert_eq!(get(&client, "http://a.test/y".into()).await, "GET /y ");
+        let words: Vec<_> = attempts.take().into_iter().map(|(_, what)| what).collect();
+        assert_eq!(words, ["start four", "end four"]);
+        assert_eq!(server.accepted(), 2);
+        at_rest(&client);
+        // Where there is nothing but the hole, the connect limit ends it.
+        let client = builder()
+            .connect_timeout(Duration::from_millis(500))
+            .build()
+            .unwrap();
+        let error = client
+            .get(format!("http://{hole}/"))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_eq!(error.phase(), Some(Phase::Connect));
+        until("the dial ends", || {
+            client.stats().total.connections_connecting == 0
+        })
+        .await;
         at_rest(&client);
     }));
 }

@@ -416,6 +416,105 @@ async fn nothing_is_shown_of_calls_that_cannot_be_made() {
     told.expect_balance();
 }
 
+/// What a proxy is told, and what it says back: its bytes by the host that it is asked for, behind `http` or inside a tunnel.
+fn proxied(request: &Request) -> (Vec<u8>, bool) {
+    let (echo, told) = ("s3cret-echo", &request.head);
+    let text = match request.target() {
+        target if target.contains("ok.test") => reply("200 OK", "", told),
+        target if target.contains("login.test") => reply(
+            "407 Proxy Authentication Required",
+            &format!(
+                "proxy-authenticate: {echo}\r\nproxy-authenticate: Basic realm=\"{echo}\"\r\n"
+            ),
+            told,
+        ),
+        target if target.contains("gateway.test") => {
+            reply("502 Bad Gateway", &format!("x-echo: {echo}\r\n"), told)
+        }
+        target if target.contains("control.test") => {
+            format!("HTTP/1.1 200 OK\r\nx-echo: {echo}\u{1}\r\n\r\n")
+        }
+        target if target.contains("half.test") => return (told.clone().into(), true),
+        target if target.contains("behind.test") => format!("HTTP/1.1 200 OK\r\n\r\n{echo}"),
+        target if target.contains("silent.test") => String::new(),
+        _ => return (Vec::new(), true),
+    };
+    (text.into_bytes(), false)
+}
+
+/// A proxy with credentials and fields of its own, that does what it likes.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_shown_of_proxies() {
+    use sockeye::Proxy;
+
+    let (spans, _listening) = Spans::listen();
+    let shown = Shown::default();
+    let mut outcomes = (0, 0);
+    let hosts = [
+        "ok", "login", "gateway", "control", "half", "behind", "silent", "close",
+    ];
+    for (turn, host) in hosts.into_iter().enumerate() {
+        for scheme in ["http", "https"] {
+            if scheme == "https" && cfg!(not(feature = "rustls")) {
+                continue;
+            }
+            for in_url in [true, false] {
+                let (world, told) = (World::new(), Recorder::default());
+                let peers = world.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let mut connection = peers.accept().await;
+                        while let Some(request) = connection.read_head().await {
+                            let (bytes, closes) = proxied(&request);
+                            if !connection.try_write(&bytes).await || closes {
+                                break;
+                            }
+                        }
+                    }
+                });
+                let proxy = match in_url {
+                    true => Proxy::all("http://user:s3cret@proxy.test:3128").unwrap(),
+                    false => {
+                        let proxy = Proxy::all("http://proxy.test:3128").unwrap();
+                        proxy.basic_auth("user", "s3cret").unwrap()
+                    }
+                };
+                let proxy = proxy.header("x-proxy-key", "s3cret-field").unwrap();
+                shown.debug(&proxy);
+                shown.display(&proxy);
+                let builder = without_base(world.builder())
+                    .observer(told.clone())
+                    .proxy(proxy)
+                    .timeouts(Timeouts::all(SECOND));
+                shown.debug(&builder);
+                let client = builder.build().unwrap();
+                let url = format!("{scheme}://user:s3cret-url@{host}.test/?token=s3cret-url");
+                match call(&shown, load(client.put(&url), 4 * turn + 3)).await {
+                    true => outcomes.0 += 1,
+                    false => outcomes.1 += 1,
+                }
+                shown.client(&client);
+                drop(client);
+                let_others_run().await;
+                told.expect_balance();
+                let name = format!("{url} {in_url}");
+                shown.expect_silence(&name, &[told.debug(), spans.text()]);
+            }
+        }
+    }
+    assert!(outcomes.0 >= 2 && outcomes.1 >= 14, "{outcomes:?}");
+    let mistakes: [fn() -> Result<Proxy>; 4] = [
+        || Proxy::all("http://user:s3cret@ho st"),
+        || Proxy::all("ftp://user:s3cret@proxy.test"),
+        || Proxy::all("http://proxy.test")?.basic_auth("us:er", "s3cret"),
+        || Proxy::all("http://proxy.test")?.header("x-proxy-key", "s3cret\n"),
+    ];
+    for (number, mistake) in mistakes.into_iter().enumerate() {
+        shown.error(&mistake().unwrap_err());
+        shown.expect_silence(&format!("proxy {number}"), &[]);
+    }
+}
+
 /// Settings that are refused.
 #[test]
 fn nothing_is_shown_of_mistakes_in_settings() {

@@ -14,6 +14,8 @@ mod compressing;
 mod conformance;
 #[cfg(feature = "cookies")]
 mod cookies;
+#[cfg(feature = "json")]
+mod counters;
 mod credentials;
 mod cuts;
 mod decoding;
@@ -43,8 +45,14 @@ mod liveness;
 mod mixing;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(feature = "hickory")]
+mod names;
 mod network;
 mod observing;
+#[cfg(feature = "otel")]
+mod otel;
+#[cfg(feature = "platform-verifier")]
+mod platform;
 mod pool;
 mod proxies;
 mod reading;
@@ -67,5 +75,7 @@ mod tower;
 #[cfg(feature = "tracing")]
 mod tracing;
 mod transcripts;
+#[cfg(feature = "rustls")]
+mod truncation;
 #[cfg(unix)]
 mod unix_sockets;

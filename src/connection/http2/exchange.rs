@@ -10,7 +10,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::failure::{self, Blame, Facts, StreamError, Where};
-use super::message::{self, Breach, HeadBudget};
+use super::message::{self, Admitted, Breach, HeadBudget};
 use super::session::Session;
 use super::shared::{News, Shared};
 use super::tunnel::Tunnel;
@@ -48,6 +48,8 @@ pub(crate) struct Exchange {
     stream: u32,
     is_head: bool,
     switches: bool,
+    /// Heads of the session, before its stream was opened, that may have been interim ones.
+    interim_before: u32,
     /// The peer's limit on streams was known when this one was opened.
     settled: bool,
     /// Whether the session had lent no slot before.
@@ -153,6 +155,7 @@ impl Exchange {
         let hold = self.session.as_mut().expect(LENT);
         hold.began = true;
         let shared = &hold.session.shared;
+        self.interim_before = shared.maybe_interim();
         if shared.begin(now) == 0
             && now.saturating_duration_since(shared.last_read()) >= LONG_SILENCE
         {
@@ -182,19 +185,7 @@ impl Exchange {
 
     /// Opens the stream. The slot has made sure that the peer allows one more.
     fn open(&mut self, request: Request<()>, end: bool) -> Result<SendStream<Bytes>> {
-        let session = self.session();
-        let mut send = session.send.clone();
-        // Ready at once: only a handle that has queued a request waits.
-        let opened = match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => send.send_request(request, end),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => {
-                return Err(Error::new(ErrorKind::Io, Some(Phase::Write), Sent::Nothing)
-                    .saying("the session takes no new streams"));
-            }
-        };
-        // Not kept: a handle that has queued a request would hold its slot for as long as it lives (spec http2 section 1).
-        drop(send);
+        let opened = self.session().open(request, end);
         match opened {
             Ok((response, stream)) => {
                 self.stream = stream.stream_id().as_u32();
@@ -258,7 +249,7 @@ impl Exchange {
         let Stage::Unsettled(request) = std::mem::replace(&mut self.stage, Stage::Failed) else {
             return Ok(());
         };
-        if session.shared.is_settled() && !session.send.is_extended_connect_protocol_enabled() {
+        if session.shared.is_settled() && !session.takes_other_protocols() {
             return Err(Error::new(ErrorKind::Protocol, Some(Phase::Head), Sent::Nothing).saying(
                 "the server does not take other protocols over HTTP/2 (SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441 section 3)",
             ));
@@ -269,7 +260,7 @@ impl Exchange {
     }
 
     fn poll_final_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
-        loop {
+        while self.looks_for_interim() {
             let Stage::Head(response) = &mut self.stage else {
                 return Poll::Pending;
             };
@@ -288,13 +279,23 @@ impl Exchange {
         }
     }
 
+    /// Whether there may be interim responses that h2 must not skip. A question to it costs as much as the final head itself, so
+    /// it is asked only if somebody waits for one, or if the session has met a head since that may be one. What comes in this
+    /// very moment is skipped, as RFC 9110 section 15.2 allows; the next one is seen and counted again.
+    fn looks_for_interim(&self) -> bool {
+        let asks = self.asks.as_ref();
+        self.upload.is_held()
+            || asks.is_some_and(|asks| asks.on_informational.is_some())
+            || self.shared().maybe_interim() != self.interim_before
+    }
+
     /// An interim response: told, and otherwise skipped.
     fn interim(&mut self, interim: &Response<()>) -> Result<()> {
         let session = &self.session.as_ref().expect(LENT).session;
         let admitted = self
             .heads
             .interim(interim.status(), interim.headers(), &session.limits);
-        let text = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        let Admitted { text, .. } = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         if interim.status() == StatusCode::CONTINUE {
             self.upload.let_go();
         }
@@ -318,7 +319,8 @@ impl Exchange {
         let session = &self.session.as_ref().expect(LENT).session;
         session.shared.note_served();
         let admitted = self.heads.admit(&parts.headers, &session.limits);
-        let text = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        let Admitted { text, length } =
+            admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         let status = parts.status;
         if self.switches && status.is_success() {
             self.stage = Stage::Switched(stream);
@@ -333,7 +335,7 @@ impl Exchange {
         }
         self.is_bare = matches!(status.as_u16(), 204 | 304);
         let has_content = !self.is_head && !self.is_bare;
-        self.left = message::content_length(&parts.headers).filter(|_| has_content);
+        self.left = length.filter(|_| has_content);
         self.wait = None;
         // One that says it has content is asked for that first.
         let is_over = self.left.is_none_or(|left| left == 0) && stream.is_end_stream();

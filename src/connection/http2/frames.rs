@@ -44,6 +44,9 @@ pub(super) enum Sight {
     },
     /// The increment of a WINDOW_UPDATE for the connection.
     Window(u32),
+    /// A head that may be an interim one: its first field is not seen, or none of the statuses that stand in HPACK's static table,
+    /// of which none is interim.
+    MaybeInterim,
 }
 
 /// Where the walk stands; frames may be cut anywhere.
@@ -58,9 +61,22 @@ pub(super) struct FrameWalk {
     parts: Option<Part>,
     /// The frame that is passing, or was the last.
     last: Option<FrameHead>,
+    /// Whether it is looked at what field blocks begin with.
+    looks_at_heads: bool,
 }
 
+/// PADDED and PRIORITY of HEADERS.
+const BEFORE_FIELDS: u8 = 0x8 | 0x20;
+
 impl FrameWalk {
+    /// A walk over what a server sends, which may be interim responses.
+    pub(super) fn of_responses() -> Self {
+        Self {
+            looks_at_heads: true,
+            ..Self::default()
+        }
+    }
+
     /// Looks at the next `bytes`, and tells `see` of everything that is complete with them. The first error ends the walk.
     pub(super) fn pass<E>(
         &mut self,
@@ -93,25 +109,34 @@ impl FrameWalk {
             }
             self.have = 0;
             if let Some(part) = self.parts {
-                if self.left == 0 {
+                if self.left == 0 || part == Part::FirstField {
                     self.parts = None;
                 }
                 // A payload of another length is an error that h2 finds.
                 if wanted == part.size() {
-                    see(part.decode(self.partial))?;
+                    if let Some(sight) = part.decode(self.partial) {
+                        see(sight)?;
+                    }
                 }
                 continue;
             }
             let head = FrameHead::decode(self.partial);
             self.left = head.len;
             self.last = Some(head);
+            let begins_fields =
+                self.looks_at_heads && head.kind == Kind::Headers && head.flags & END_STREAM == 0;
+            let is_hidden = head.len == 0 || head.flags & BEFORE_FIELDS != 0;
             self.parts = match head.kind {
                 _ if head.len == 0 => None,
                 Kind::Settings => Some(Part::Setting),
                 Kind::WindowUpdate if head.stream == 0 => Some(Part::Increment),
+                Kind::Headers if begins_fields && !is_hidden => Some(Part::FirstField),
                 _ => None,
             };
             see(Sight::Frame(head))?;
+            if begins_fields && is_hidden {
+                see(Sight::MaybeInterim)?;
+            }
         }
         Ok(())
     }
@@ -131,6 +156,8 @@ enum Part {
     Setting,
     /// RFC 9113 section 6.9.
     Increment,
+    /// The first byte of HEADERS, where nothing stands before the fields.
+    FirstField,
 }
 
 impl Part {
@@ -138,18 +165,21 @@ impl Part {
         match self {
             Self::Setting => 6,
             Self::Increment => 4,
+            Self::FirstField => 1,
         }
     }
 
-    fn decode(self, bytes: [u8; FRAME_HEAD]) -> Sight {
+    fn decode(self, bytes: [u8; FRAME_HEAD]) -> Option<Sight> {
         let [a, b, c, d, e, f, ..] = bytes;
         match self {
-            Self::Setting => Sight::Setting {
+            Self::Setting => Some(Sight::Setting {
                 id: u16::from_be_bytes([a, b]),
                 value: u32::from_be_bytes([c, d, e, f]),
-            },
+            }),
             // The highest bit is reserved and ignored.
-            Self::Increment => Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d])),
+            Self::Increment => Some(Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d]))),
+            // RFC 7541 section 6.1 and appendix A.
+            Self::FirstField => (!STATUSES.contains(&a)).then_some(Sight::MaybeInterim),
         }
     }
 }
@@ -182,6 +212,9 @@ impl FrameHead {
         self.flags & ACK != 0
     }
 }
+
+/// The fields of HPACK's static table that are a status, as one byte each: 200, 204, 206, 304, 400, 404 and 500.
+const STATUSES: std::ops::RangeInclusive<u8> = 0x88..=0x8e;
 
 /// Bytes of a frame header.
 pub(super) const FRAME_HEAD: usize = 9;
@@ -256,6 +289,44 @@ mod tests {
         for at in 0..bytes.len() {
             assert_eq!(walk(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
         }
+    }
+
+    /// RFC 7541 appendix A: a status of the static table is one byte, and never an interim one.
+    #[test]
+    fn heads_that_may_be_interim() {
+        let interim = |flags: u8, block: &[u8]| {
+            let mut bytes = frame(1, flags, 1, block);
+            bytes.extend(frame(6, 1, 0, &[0; 8]));
+            let seen_at = |cut: usize| {
+                let (mut walk, mut seen) = (FrameWalk::of_responses(), Vec::new());
+                for part in [&bytes[..cut], &bytes[cut..]] {
+                    let passed: Result<(), ()> = walk.pass(part, |sight| {
+                        seen.push(sight);
+                        Ok(())
+                    });
+                    passed.unwrap();
+                }
+                seen
+            };
+            let whole = seen_at(0);
+            for cut in 1..bytes.len() {
+                assert_eq!(seen_at(cut), whole, "cut at {cut}");
+            }
+            whole.contains(&Sight::MaybeInterim)
+        };
+        for status in 0x88..=0x8e {
+            assert!(!interim(4, &[status, 0x76, 1, b'a']), "{status:x}");
+        }
+        // A literal, an index into the dynamic table, a change of that table's size.
+        for first in [0x48, 0x08, 0x18, 0xbe, 0x3f, 0x20] {
+            assert!(interim(4, &[first, 3, b'1', b'0', b'3']), "{first:x}");
+        }
+        // Padding and a priority stand before the fields; the fields may come in a CONTINUATION.
+        assert!(interim(0x4 | 0x8, &[0x88, 0x88]));
+        assert!(interim(0x4 | 0x20, &[0x88, 0, 0, 0, 0, 0x88]));
+        assert!(interim(0, b""));
+        // Trailers, and a response without a body.
+        assert!(!interim(0x5, &[0x48, 3, b'1', b'0', b'3']));
     }
 
     #[test]

@@ -230,6 +230,15 @@ pub(super) struct HeadBudget {
     interim: usize,
 }
 
+/// What a head that was taken in says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// The size of its fields in bytes.
+    pub(super) text: usize,
+    /// The length of its content.
+    pub(super) length: Option<u64>,
+}
+
 impl HeadBudget {
     /// Takes in an interim response.
     pub(super) fn interim(
@@ -237,7 +246,7 @@ impl HeadBudget {
         status: StatusCode,
         fields: &HeaderMap,
         limits: &Limits,
-    ) -> Result<usize, Breach> {
+    ) -> Result<Admitted, Breach> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Breach::SwitchingProtocols);
         }
@@ -249,9 +258,13 @@ impl HeadBudget {
         self.admit(fields, limits)
     }
 
-    /// Takes in a head; answers the size of its fields.
-    pub(super) fn admit(&mut self, fields: &HeaderMap, limits: &Limits) -> Result<usize, Breach> {
-        let mut text = 0;
+    /// Takes in a head.
+    pub(super) fn admit(
+        &mut self,
+        fields: &HeaderMap,
+        limits: &Limits,
+    ) -> Result<Admitted, Breach> {
+        let (mut text, mut length) = (0, None);
         if fields.len() > limits.max_head_fields {
             let limit = limits.max_head_fields;
             return Err(Breach::TooManyFields { limit });
@@ -260,7 +273,12 @@ impl HeadBudget {
             check_value(value)?;
             match *name {
                 header::TE => return Err(Breach::Te),
-                header::CONTENT_LENGTH if !is_number(value) => return Err(Breach::ContentLength),
+                // One too large for a number is none that anybody waits for.
+                header::CONTENT_LENGTH if is_number(value) => {
+                    let said = value.to_str().ok().and_then(|said| said.parse().ok());
+                    length = length.or(said);
+                }
+                header::CONTENT_LENGTH => return Err(Breach::ContentLength),
                 _ => {}
             }
             text += name.as_str().len() + value.len();
@@ -270,7 +288,7 @@ impl HeadBudget {
             let limit = limits.max_head;
             return Err(Breach::HeadTooLarge { limit });
         }
-        Ok(text)
+        Ok(Admitted { text, length })
     }
 
     pub(super) fn has_interim(&self) -> bool {
@@ -302,7 +320,9 @@ pub(super) fn keep(
 ) -> ResponseHead {
     index.clear();
     let mut message = BytesMut::with_capacity(text + fields.len() * FieldAt::SIZE + body.len());
+    let mut coded = false;
     for (name, value) in kept_fields(fields) {
+        coded |= *name == header::CONTENT_ENCODING;
         let name_at = message.len();
         message.put_slice(name.as_str().as_bytes());
         let value_at = message.len();
@@ -322,7 +342,7 @@ pub(super) fn keep(
     message.put_slice(index);
     let body_at = message.len();
     message.put_slice(body);
-    ResponseHead::new(status, Version::HTTP_2, message.freeze(), index_at, body_at)
+    ResponseHead::new(status, Version::HTTP_2, message.freeze(), index_at, body_at).coded(coded)
 }
 
 /// All fields; of several equal Content-Length one (h2 refuses those that differ).
@@ -331,12 +351,6 @@ fn kept_fields(fields: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Header
     fields.iter().filter(move |(name, _)| {
         **name != header::CONTENT_LENGTH || !std::mem::replace(&mut has_length, true)
     })
-}
-
-/// The length that a response says.
-pub(super) fn content_length(fields: &HeaderMap) -> Option<u64> {
-    let value = fields.get(header::CONTENT_LENGTH)?;
-    value.to_str().ok()?.parse().ok()
 }
 
 /// The trailers that may be shown (ruling 13), within their limits.
@@ -522,6 +536,7 @@ mod tests {
         let long = "x".repeat(100);
         for (fields, expected) in [
             (map(&[("a", "b c"), ("a", "d")]), Ok(6)),
+            (map(&[("content-length", "7")]), Ok(15)),
             (map(&[("a", " b")]), Err(Breach::OuterBlank)),
             (map(&[("a", "b\t")]), Err(Breach::OuterBlank)),
             (map(&[("te", "trailers")]), Err(Breach::Te)),
@@ -536,7 +551,8 @@ mod tests {
             ),
         ] {
             let admitted = HeadBudget::default().admit(&fields, &limits);
-            assert_eq!(admitted, expected, "{fields:?}");
+            let size = admitted.map(|admitted| admitted.text);
+            assert_eq!(size, expected, "{fields:?}");
         }
     }
 
@@ -549,8 +565,12 @@ mod tests {
         let forty = "x".repeat(40);
         let fields = map(&[("link", &forty)]);
         let early = StatusCode::EARLY_HINTS;
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(44));
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(44));
+        let admitted = Admitted {
+            text: 44,
+            length: None,
+        };
+        assert_eq!(budget.interim(early, &fields, &limits), Ok(admitted));
+        assert_eq!(budget.interim(early, &fields, &limits), Ok(admitted));
         let limit = Breach::HeadTooLarge { limit: 100 };
         assert_eq!(budget.admit(&map(&[("a", &forty)]), &limits), Err(limit));
         let mut budget = HeadBudget::default();

@@ -9,14 +9,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
-use h2::{Ping, PingPong};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, SendStream};
+use http::Request;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
@@ -38,7 +39,8 @@ pub(crate) struct Prepared {
 
 /// Opens streams on a session. The session ends when the last one is gone.
 pub(crate) struct Session {
-    pub(super) send: SendRequest<Bytes>,
+    /// Locked for as long as a stream is opened: h2 has one lock for the whole session anyway.
+    pub(super) send: Mutex<SendRequest<Bytes>>,
     pub(super) shared: Arc<Shared>,
     pub(super) info: Arc<ConnectionInfo>,
     pub(super) limits: Arc<Limits>,
@@ -100,7 +102,7 @@ impl Prepared {
             keeper,
         };
         let session = Arc::new(Session {
-            send,
+            send: Mutex::new(send),
             shared,
             info,
             limits,
@@ -129,6 +131,37 @@ impl Session {
     /// Whether a stream can be opened: it has not ended, and the peer has not said that it is going.
     pub(crate) fn is_open(&self) -> bool {
         !self.shared.is_retired()
+    }
+
+    /// Opens a stream. Whoever asks has a slot, so that the peer allows one more.
+    pub(super) fn open(
+        &self,
+        request: Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = send.send_request(request, end);
+        if opened.is_ok() {
+            // The peer has taken slots back. A handle that has queued a request takes no other, and would hold the slot of that
+            // one for as long as it lives (spec http2 section 1).
+            let mut cx = Context::from_waker(Waker::noop());
+            if send.poll_ready(&mut cx).is_pending() {
+                let fresh = send.clone();
+                *send = fresh;
+            }
+        }
+        opened
+    }
+
+    /// Whether the peer takes other protocols on a stream (RFC 8441 section 3).
+    pub(super) fn takes_other_protocols(&self) -> bool {
+        let send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
+        send.is_extended_connect_protocol_enabled()
+    }
+
+    /// Bytes sent and received since the last question, or since an exchange ended.
+    pub(crate) fn take_traffic(&self) -> (u64, u64) {
+        self.shared.take_traffic()
     }
 
     /// The handle is given up, and why, if that was not said before.

@@ -71,7 +71,7 @@ impl SessionIo {
             handed: 0,
             slice: SLICE,
             incoming: Incoming {
-                walk: FrameWalk::default(),
+                walk: FrameWalk::of_responses(),
                 guard: FloodGuard::new(now),
                 started: false,
                 empty_data: 0,
@@ -165,6 +165,10 @@ impl SessionIo {
                 Sight::Frame(frame) => frame,
                 // Servers must not (RFC 9113 section 6.5.2).
                 Sight::Setting { id: 2, value: 1.. } => return Err(End::EnablePush),
+                Sight::MaybeInterim => {
+                    shared.note_maybe_interim();
+                    return Ok(());
+                }
                 Sight::Setting { .. } | Sight::Window(_) => return Ok(()),
             };
             if !std::mem::replace(started, true) && !is_first(frame) {
@@ -232,7 +236,7 @@ impl SessionIo {
                             shared.crowds(None);
                         }
                     }
-                    Sight::Setting { .. } => {}
+                    Sight::Setting { .. } | Sight::MaybeInterim => {}
                 }
                 Ok(())
             });

@@ -39,8 +39,10 @@ pub(super) struct Shared {
     crowded_since: AtomicU64,
     /// Exchanges that run.
     active: AtomicUsize,
-    /// Responses that were delivered.
-    served: AtomicU64,
+    /// Whether a response was delivered.
+    served: AtomicBool,
+    /// Heads that came and may be interim ones, as far as their first byte tells.
+    maybe_interim: AtomicU32,
     cancels: AtomicU32,
     library_resets: AtomicU32,
     refused: AtomicU32,
@@ -115,7 +117,8 @@ impl Shared {
             cut_head: AtomicU32::new(0),
             crowded_since: AtomicU64::new(0),
             active: AtomicUsize::new(0),
-            served: AtomicU64::new(0),
+            served: AtomicBool::new(false),
+            maybe_interim: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
             library_resets: AtomicU32::new(0),
             refused: AtomicU32::new(0),
@@ -228,12 +231,25 @@ impl Shared {
 
     /// A response was delivered.
     pub(super) fn note_served(&self) {
-        self.served.fetch_add(1, Ordering::Relaxed);
+        // Written once: a store would take the line from all other cores each time.
+        if !self.has_served() {
+            self.served.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether a response was delivered before.
     pub(super) fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed) > 0
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// A head came that may be an interim one.
+    pub(super) fn note_maybe_interim(&self) {
+        self.maybe_interim.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many such heads have come; it may wrap.
+    pub(super) fn maybe_interim(&self) -> u32 {
+        self.maybe_interim.load(Ordering::Acquire)
     }
 
     /// A stream was cancelled. h2 remembers it for a while, because frames for it may be on their way, and gives the session

@@ -36,11 +36,12 @@ enum Act {
     Silence,
 }
 
-/// What came to a server: the session and stream, when, and with which body.
+/// A request that came to a server: the session and stream, when, and with which body.
+type Came = (usize, u32, Instant, Vec<u8>);
+
+/// All that came.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<Came>>>);
-
-type Came = (usize, u32, Instant, Vec<u8>);
 
 impl Seen {
     fn count(&self) -> usize {

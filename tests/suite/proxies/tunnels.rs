@@ -624,6 +624,103 @@ mod secure {
         }
     }
 
+    /// The other four of the eight combinations: without a proxy, and with one that speaks no TLS of its own.
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_certificate_without_a_proxy_and_behind_socks() {
+        let authorities = Authorities::new();
+        let Authorities { proxies, servers } = &authorities;
+        let stranger = Authority::new();
+        let ways: &[bool] = if cfg!(feature = "socks") {
+            &[false, true]
+        } else {
+            &[false]
+        };
+        for &by_socks in ways {
+            let client = |world: &World| {
+                let builder = world.builder().tls(trusting(servers));
+                match by_socks {
+                    true => {
+                        // What the proxy is trusted for does not count for the server.
+                        let proxy = proxy("socks5h://user:s3cret@proxy.test");
+                        builder.proxy(proxy.tls(trusting(proxies)))
+                    }
+                    false => builder,
+                }
+                .build()
+                .unwrap()
+            };
+            for (authority, name, is_right) in [
+                (servers, "a.test", true),
+                (&stranger, "a.test", false),
+                (servers, "proxy.test", false),
+                (proxies, "a.test", false),
+            ] {
+                let world = World::new();
+                let client = client(&world);
+                let peer = async {
+                    let mut connection = world.accept().await;
+                    if by_socks {
+                        connect_by_socks(&mut connection, 443).await;
+                    }
+                    let identity = authority.issue(&[name], 4000);
+                    let Some(mut connection) = connection.secure(identity.server(TLS13)).await
+                    else {
+                        return false;
+                    };
+                    let request = connection.read_head().await;
+                    connection.try_write(ok("done").as_bytes()).await;
+                    connection.read_to_end().await;
+                    request.is_some()
+                };
+                let call = async {
+                    if is_right {
+                        let response = client.get("https://a.test/x").send().await.unwrap();
+                        assert_eq!(response.text().await.unwrap(), "done");
+                        client.close_idle();
+                    } else {
+                        let error = fails(&client, "https://a.test/x").await;
+                        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+                        assert_eq!(error.phase(), Some(Phase::Tls), "{error}");
+                        assert!(error.is_connect() && !error.is_retryable(), "{error}");
+                    }
+                };
+                let ((), was_asked) = tokio::join!(call, peer);
+                assert_eq!(was_asked, is_right, "{name} {by_socks}");
+                settle(&client, &world).await;
+            }
+            // Without TLS no certificate is asked for.
+            let world = World::new();
+            let client = client(&world);
+            let peer = async {
+                let mut connection = world.accept().await;
+                if by_socks {
+                    connect_by_socks(&mut connection, 80).await;
+                }
+                connection.read_request().await;
+                connection.write(ok("done")).await;
+            };
+            let call = async { client.get("http://a.test/x").send().await.unwrap() };
+            let (response, ()) = tokio::join!(call, peer);
+            assert_eq!(response.connection().tls, None);
+            assert_eq!(response.text().await.unwrap(), "done");
+            settle(&client, &world).await;
+        }
+    }
+
+    /// Plays a proxy of SOCKS5 that wants a password and takes the call to a.test.
+    async fn connect_by_socks(connection: &mut PeerConnection, port: u16) {
+        let asked = [&b"\x05\x01\x00\x03\x06a.test"[..], &port.to_be_bytes()].concat();
+        for (expected, answer) in [
+            (&b"\x05\x02\x00\x02"[..], &b"\x05\x02"[..]),
+            (b"\x01\x04user\x06s3cret", b"\x01\x00"),
+            (&asked, b"\x05\x00\x00\x01\0\0\0\0\0\0"),
+        ] {
+            let read = connection.take(expected.len()).await;
+            assert_eq!(read.as_deref(), Some(expected));
+            connection.write(answer).await;
+        }
+    }
+
     /// A connection in a tunnel is kept and used again for the same origin.
     #[tokio::test(start_paused = true)]
     async fn a_tunnel_is_used_again() {

@@ -1,6 +1,8 @@
 //! What the tests stand on: peers, servers, faults and streams. No test is in here.
 
 pub(crate) mod coding;
+#[cfg(feature = "hickory")]
+pub(crate) mod dns;
 pub(crate) mod faults;
 pub(crate) mod framing;
 #[cfg(feature = "http2")]

@@ -472,6 +472,36 @@ impl Peer {
         let _ = tls.flush().await;
     }
 
+    /// Sends bytes below TLS, where no record protects them.
+    #[cfg(feature = "rustls")]
+    pub(crate) async fn send_below(&mut self, bytes: impl AsRef<[u8]>) {
+        let Stream::Tls(tls) = &mut self.stream else {
+            panic!("nothing is below TCP");
+        };
+        let (tcp, _) = tls.get_mut();
+        let _ = tcp.write_all(bytes.as_ref()).await;
+    }
+
+    /// The record that this content makes, for [`send_below`](Self::send_below).
+    #[cfg(feature = "rustls")]
+    pub(crate) fn record(&mut self, content: impl AsRef<[u8]>) -> Vec<u8> {
+        use std::io::Write;
+
+        let Stream::Tls(tls) = &mut self.stream else {
+            panic!("only TLS has records");
+        };
+        let (_, session) = tls.get_mut();
+        session
+            .writer()
+            .write_all(content.as_ref())
+            .expect("the buffer of a session takes a small response");
+        let mut record = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut record).expect("a Vec takes it");
+        }
+        record
+    }
+
     /// The protocol that ALPN settled on, and the name that the client asked for.
     #[cfg(feature = "rustls")]
     pub(crate) fn agreed(&self) -> (Option<String>, Option<String>) {
