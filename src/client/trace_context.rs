@@ -65,7 +65,8 @@ fn inject(span: &SpanContext, fields: &mut HeaderMap) {
     if !span.is_valid() {
         return;
     }
-    let Entry::Vacant(parent) = fields.entry(TRACEPARENT) else {
+    // A map that is full takes no more; the request then goes without.
+    let Ok(Entry::Vacant(parent)) = fields.try_entry(TRACEPARENT) else {
         return;
     };
     // Of the flags only this one is defined in version 00 (Trace Context, section 3.2.2.5).
@@ -78,14 +79,16 @@ fn inject(span: &SpanContext, fields: &mut HeaderMap) {
     let Ok(value) = HeaderValue::try_from(text) else {
         return;
     };
-    parent.insert(value);
+    if parent.try_insert(value).is_err() {
+        return;
+    }
     let state = span.trace_state().header();
     // A state that is no field value is left out: the parent is worth something without it.
     if let Some(state) = HeaderValue::try_from(state)
         .ok()
         .filter(|state| !state.is_empty())
     {
-        fields.insert(TRACESTATE, state);
+        let _ = fields.try_insert(TRACESTATE, state);
     }
 }
 
