@@ -8,7 +8,9 @@ use sockeye::{Client, ClientBuilder, Limits};
 
 use super::proxy;
 use crate::support::proxy::ProxyServer;
-use crate::support::server::{Action, Server, honest, until, within};
+#[cfg(any(feature = "socks", feature = "rustls"))]
+use crate::support::server::honest;
+use crate::support::server::{Action, Server, until, within};
 
 fn builder() -> ClientBuilder {
     let limits = Limits::default().with_idle_timeout(Duration::from_secs(600));

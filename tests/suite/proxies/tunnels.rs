@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use sockeye::{ErrorKind, HttpVersions, Limits, Phase};
+#[cfg(feature = "http2")]
+use sockeye::HttpVersions;
+use sockeye::{ErrorKind, Limits, Phase};
 
-use super::{CREDENTIALS, fails, proxy, through, tunnel};
+#[cfg(feature = "rustls")]
+use super::CREDENTIALS;
+use super::{fails, proxy, through, tunnel};
 use crate::support::peer::{Dial, World, let_others_run, ok, settle};
 use crate::support::streams::within_polls;
 

@@ -109,7 +109,6 @@ impl World {
     }
 
     /// Later connections count as secured and speak this.
-    #[cfg(any(feature = "http2", feature = "rustls"))]
     pub(crate) fn negotiates(&self, alpn: Alpn) {
         self.state().negotiates = Some(alpn);
     }
