@@ -100,9 +100,11 @@ async fn a_field_of_the_caller_is_refused_everywhere() {
     let world = World::new();
     for builder in [world.builder(), through(&world, "proxy.test")] {
         let client = builder.build().unwrap();
-        for url in ["http://a.test/", "https://a.test/"] {
+        // Without TLS that is what is missing first.
+        let urls = ["http://a.test/", "https://a.test/"].iter();
+        for url in urls.take(if cfg!(feature = "rustls") { 2 } else { 1 }) {
             let request = client
-                .get(url)
+                .get(*url)
                 .header("proxy-authorization", "Basic s3cret");
             let error = request.send().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
