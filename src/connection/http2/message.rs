@@ -273,12 +273,11 @@ impl HeadBudget {
             check_value(value)?;
             match *name {
                 header::TE => return Err(Breach::Te),
-                // One too large for a number is none that anybody waits for.
-                header::CONTENT_LENGTH if is_number(value) => {
-                    let said = value.to_str().ok().and_then(|said| said.parse().ok());
-                    length = length.or(said);
+                header::CONTENT_LENGTH => {
+                    let said = number(value.as_bytes()).ok_or(Breach::ContentLength)?;
+                    // One too large for a number is none that anybody waits for.
+                    length = length.or((said < u64::MAX).then_some(said));
                 }
-                header::CONTENT_LENGTH => return Err(Breach::ContentLength),
                 _ => {}
             }
             text += name.as_str().len() + value.len();
@@ -296,8 +295,13 @@ impl HeadBudget {
     }
 }
 
-fn is_number(value: &HeaderValue) -> bool {
-    !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit)
+/// A number of digits alone; the largest of all stands for those that are larger.
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        Some(number.saturating_mul(10).saturating_add(digit))
+    });
+    digits.filter(|_| !text.is_empty())
 }
 
 fn check_value(value: &HeaderValue) -> Result<(), Breach> {
@@ -553,6 +557,20 @@ mod tests {
             let admitted = HeadBudget::default().admit(&fields, &limits);
             let size = admitted.map(|admitted| admitted.text);
             assert_eq!(size, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_digits_and_fits() {
+        for (text, expected) in [
+            ("", None),
+            ("7x", None),
+            ("+7", None),
+            ("007", Some(7)),
+            ("18446744073709551614", Some(u64::MAX - 1)),
+            ("18446744073709551616", Some(u64::MAX)),
+        ] {
+            assert_eq!(number(text.as_bytes()), expected, "{text}");
         }
     }
 
