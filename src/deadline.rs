@@ -164,11 +164,7 @@ impl<'a> Deadline<'a> {
 
     /// The limits of a body: `read`, and `total` as it was set when the call began.
     pub(crate) fn of_body(timeouts: &'a Timeouts, total_at: Option<Instant>) -> Self {
-        Self {
-            timeouts,
-            total_at,
-            attempt_at: None,
-        }
+        Self::of_attempt(timeouts, total_at, None)
     }
 
     /// The limits of a try that has begun elsewhere.

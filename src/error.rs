@@ -507,17 +507,7 @@ impl Error {
     /// Whether a TLS handshake ended because the connection did, not because one side disliked what it saw.
     pub(crate) fn is_broken_off(&self) -> bool {
         let is_handshake = self.0.kind == ErrorKind::Tls && self.0.phase == Some(Phase::Tls);
-        is_handshake
-            && matches!(
-                self.io_kind(),
-                Some(
-                    io::ErrorKind::UnexpectedEof
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::BrokenPipe
-                        | io::ErrorKind::TimedOut
-                )
-            )
+        is_handshake && self.io_kind().is_some_and(is_end_of_connection)
     }
 
     /// Whether a setting is why it failed, so that it fails again.
@@ -535,6 +525,18 @@ impl Error {
             })
         )
     }
+}
+
+/// Whether the connection ended, in whatever way the system puts it.
+pub(crate) fn is_end_of_connection(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::TimedOut
+    )
 }
 
 /// The wait that a server asks for: `retry-after-ms`, or `retry-after` as seconds or as a date, which counts from the

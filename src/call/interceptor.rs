@@ -241,8 +241,6 @@ impl std::fmt::Debug for Next<'_> {
 struct Chain {
     links: Interceptors,
     end: End,
-    /// Whether the end was run.
-    has_ended: AtomicBool,
 }
 
 enum End {
@@ -251,14 +249,11 @@ enum End {
 }
 
 impl Chain {
-    /// How far the last run of the end came. Of a call it is known only that there was one.
-    fn reached(&self) -> Reached {
+    /// Whether a request may have been sent. Of a call it is known only whether it was begun.
+    fn may_have_sent(&self) -> bool {
         match &self.end {
-            End::Attempt(attempt) => *lock(&attempt.reached),
-            End::Call(call) => match self.has_ended.load(Ordering::Relaxed) {
-                true => Reached::Given(call.begun()),
-                false => Reached::Nothing,
-            },
+            End::Call(call) => call.begun.load(Ordering::Relaxed),
+            End::Attempt(attempt) => !matches!(*lock(&attempt.reached), Reached::Nothing),
         }
     }
 }
@@ -273,7 +268,6 @@ fn go(
         let chain = Held::Lent(chain);
         return link.intercept(request, Next { chain, at: at + 1 });
     }
-    chain.has_ended.store(true, Ordering::Relaxed);
     match &chain.end {
         End::Call(call) => Box::pin(call.run(request)),
         End::Attempt(attempt) => Box::pin(attempt.run(request)),
@@ -285,14 +279,13 @@ struct WholeCall {
     engine: Arc<Engine>,
     /// What holds for each run beside the request itself.
     options: Call,
+    /// Whether it was run.
+    begun: AtomicBool,
 }
 
 impl WholeCall {
-    fn begun(&self) -> Instant {
-        self.options.started.unwrap_or_else(Instant::now)
-    }
-
     async fn run(&self, request: http::Request<Body>) -> Result<Response> {
+        self.begun.store(true, Ordering::Relaxed);
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
         let mut place = None;
@@ -322,8 +315,8 @@ pub(super) async fn around_call(
         end: End::Call(Box::new(WholeCall {
             engine: Arc::clone(engine),
             options,
+            begun: AtomicBool::new(false),
         })),
-        has_ended: AtomicBool::new(false),
     });
     match within(&deadline, &chain, request).await {
         Ok(response) => {
@@ -483,12 +476,14 @@ pub(super) async fn around_attempt(
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
         end: End::Attempt(Attempt::of(hop, before)),
-        has_ended: AtomicBool::new(false),
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
     let outcome = within(&hop.deadline, &chain, request).await;
-    let reached = chain.reached();
+    let (reached, failed) = match &chain.end {
+        End::Attempt(attempt) => (*lock(&attempt.reached), attempt.take_failed()),
+        End::Call(_) => (Reached::Nothing, None),
+    };
     let error = match outcome {
         Ok(response) => {
             if let Reached::Given(at) | Reached::Answered(at) = reached {
@@ -506,12 +501,8 @@ pub(super) async fn around_attempt(
     if let Reached::Given(at) = reached {
         hop.course.given = Some(at);
     }
-    let mut failed = match &chain.end {
-        End::Attempt(attempt) => attempt.take_failed(),
-        End::Call(_) => None,
-    };
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
-    failed = failed.filter(|failed| failed.error.kind() == error.kind());
+    let failed = failed.filter(|failed| failed.error.kind() == error.kind());
     let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
     failed.error = error;
     // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
@@ -536,7 +527,7 @@ async fn within(
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
         let mut sent = Sent::Nothing;
-        if !matches!(chain.reached(), Reached::Nothing) {
+        if chain.may_have_sent() {
             (expired.phase, sent) = (Phase::Head, Sent::All);
         }
         Err(Error::timeout(expired, sent))

@@ -191,8 +191,6 @@ struct Course {
     given: Option<Instant>,
     /// Such a body, if the server answered that it wants the request another time, or elsewhere, before it took any of it.
     unpolled: Option<Box<Body>>,
-    /// Whether anybody could send it another time.
-    keeps_unpolled: bool,
 }
 
 impl Course {
@@ -201,7 +199,6 @@ impl Course {
             begun: now,
             given: None,
             unpolled: None,
-            keeps_unpolled: false,
         }
     }
 }
@@ -259,8 +256,7 @@ async fn hop(
         .map_err(|error| error.on_call(call.head.target.origin(), &call.head.method, 0, false))?;
     let watch = Watch::begin(&host);
     let replay = Replay::new(&call.head, &call.body, call.idempotent, versions);
-    let mut course = Course::begin(trail.begun());
-    course.keeps_unpolled = !replay.is_replayable();
+    let course = Course::begin(trail.begun());
     let (deadline, started) = (trail.deadline(), trail.begun());
     let (defaults, worn) = trail.outfit(engine);
     let mut hop = Hop {
@@ -393,6 +389,12 @@ impl Hop<'_> {
         }
     }
 
+    /// Whether a body that nobody has asked for anything is taken back from the connection: one that can be sent once. Inside
+    /// interceptors it is lent, and comes back by itself.
+    fn keeps_unpolled(&self) -> bool {
+        self.worn.is_some() && !self.replay.is_replayable()
+    }
+
     /// Whether a request whose body is still whole may be made another time because of this answer: later, with credentials, or
     /// elsewhere.
     fn may_go_again(&self, head: &ResponseHead) -> bool {
@@ -473,7 +475,7 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
             return Err(lease.expectation_refused(unpolled));
         }
     }
-    if hop.course.keeps_unpolled && hop.may_go_again(&answer.head) {
+    if hop.keeps_unpolled() && hop.may_go_again(&answer.head) {
         hop.course.unpolled = lease.take_unpolled_body().map(Box::new);
     }
     let call = &mut *hop.call;

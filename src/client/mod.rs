@@ -252,9 +252,9 @@ impl Client {
         self.0.engine.pool.mark_stale();
     }
 
-    /// Closes the client for all its clones: further calls fail with `ClientClosed`, calls that wait for a connection, for the rate
-    /// limit or for another attempt fail, idle connections close. Returns when the calls that run are done; at the deadline those that are not fail with
-    /// `ClientClosed`, too. It can be called again, and dropping the future leaves the client closed with nothing cut off.
+    /// Closes the client for all its clones: further calls fail with `ClientClosed`, calls that wait for a connection, for the
+    /// rate limit or for another attempt fail, idle connections close. Returns when the calls that run are done; at the deadline
+    /// those that are not fail with `ClientClosed`, too. It can be called again, and dropping the future leaves the client closed with nothing cut off.
     pub async fn close(&self, deadline: Duration) -> Closed {
         let pool = &self.0.engine.pool;
         let before = pool.connections();

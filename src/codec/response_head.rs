@@ -1,9 +1,9 @@
 //! Finds the end of a response head, decodes it and builds the index of its fields (RFC 9112 sections 2 to 5).
 //!
 //! httparse reads the grammar; what it leaves open is decided here: bare LF, leading empty lines, sizes, versions, statuses
-//! below 100, folded lines (spec http1 a1 and c). The head is scanned once however it dribbles in, and httparse runs once,
-//! when the end is there; `head_lines` judges what is there before, and names the line that httparse refuses. Interim (1xx)
-//! heads are counted and skipped. Called by `connection/http1.rs`.
+//! below 100, folded lines (spec http1 a1 and c). A head that comes whole is read by httparse at once. One that does not is scanned
+//! once however it dribbles in, and read when its end is there; `head_lines` judges what is there before, and names the line
+//! that httparse refuses. Interim (1xx) heads are counted and skipped. Called by `connection/http1.rs`.
 
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
@@ -166,9 +166,9 @@ impl HeadDecoder {
             rules: limits.heads,
             folds: false,
         };
-        let decoded = self.parse_into(&parse, &mut few).ok()?;
-        self.note_work(decoded.len);
-        Some(decoded)
+        let decoded = self.parse_into(&parse, &mut few).ok();
+        self.note_work(decoded.map_or(seen.len(), |decoded| decoded.len));
+        decoded
     }
 
     /// The index after the first empty line behind the status line, looking at each byte once however they dribble in. While

@@ -365,8 +365,11 @@ impl Source for LeasedBody {
                 if connection.is_body_done() {
                     self.finish();
                 } else {
-                    // A stream may last for hours, and is to be seen meanwhile.
-                    host.count_traffic(0, connection.take_received());
+                    // A stream may last for hours, and is to be seen meanwhile. A session counts by itself.
+                    match connection.take_received() {
+                        0 => {}
+                        received => host.counters().received_bytes(received),
+                    }
                 }
                 match data {
                     Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),

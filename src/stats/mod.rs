@@ -133,7 +133,7 @@ impl Registry {
 }
 
 /// Whether a bench has asked for a library that counts nothing and tells nobody, to see what it costs that it does
-/// (`benches/unwatched`). No feature: nobody is to have such a build by mistake.
+/// (`benches/watching/unwatched.sh`). No feature: nobody is to have such a build by mistake.
 pub(crate) const UNWATCHED: bool = cfg!(sockeye_unwatched);
 
 /// How many origins have counters of their own: enough for a service that calls other services, and a bound for a

@@ -32,6 +32,8 @@ pub(super) enum Kind {
 pub(super) const ACK: u8 = 0x1;
 /// END_STREAM of DATA and HEADERS.
 pub(super) const END_STREAM: u8 = 0x1;
+/// PADDED and PRIORITY of HEADERS: with them, something stands before the fields.
+const BEFORE_FIELDS: u8 = 0x8 | 0x20;
 
 /// What a walk comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +66,6 @@ pub(super) struct FrameWalk {
     /// Whether it is looked at what field blocks begin with.
     looks_at_heads: bool,
 }
-
-/// PADDED and PRIORITY of HEADERS.
-const BEFORE_FIELDS: u8 = 0x8 | 0x20;
 
 impl FrameWalk {
     /// A walk over what a server sends, which may be interim responses.

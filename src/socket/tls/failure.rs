@@ -12,6 +12,7 @@ use rustls::{
 };
 
 use super::verify::Refused;
+use crate::error::is_end_of_connection;
 
 /// What made a handshake fail, or a stream of TLS.
 #[derive(Debug)]
@@ -70,16 +71,7 @@ impl TlsFailure {
 
     /// Whether the handshake ended because the connection did, so that another one may do.
     pub(crate) fn is_broken_off(&self) -> bool {
-        matches!(
-            self.io_kind(),
-            Some(
-                io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::TimedOut
-            )
-        )
+        self.io_kind().is_some_and(is_end_of_connection)
     }
 }
 
