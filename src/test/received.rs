@@ -36,9 +36,9 @@ impl Received {
     /// use sockeye::{Client, Method};
     ///
     /// let mock = MockTransport::new();
-    /// mock.on(Method::POST, "https://a.test/notes").reply(201, "");
+    /// mock.on(Method::POST, "http://a.test/notes").reply(201, "");
     /// let client = Client::builder().connector(mock.clone()).build()?;
-    /// client.post("https://a.test/notes").header("x-tag", "7").body("hello").await?;
+    /// client.post("http://a.test/notes").header("x-tag", "7").body("hello").await?;
     /// let history = mock.history();
     /// assert_eq!(history[0].header("x-tag"), Some("7"));
     /// assert_eq!(history[0].text(), "hello");

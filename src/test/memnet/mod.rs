@@ -51,7 +51,7 @@ pub use seen::{Attempted, Connected};
 ///
 /// let client = Client::builder().connector(net.clone()).build()?;
 /// for _ in 0..2 {
-///     let text = client.get("https://api.test/a").send().await?.text().await?;
+///     let text = client.get("http://api.test/a").send().await?.text().await?;
 ///     assert_eq!(text, "you asked /a");
 /// }
 /// let broken = client.get("http://broken.test/").send().await?.text().await;

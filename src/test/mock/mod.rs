@@ -44,7 +44,7 @@ pub use rule::{Act, Rule, When};
 /// use sockeye::{Client, Method, Retry};
 ///
 /// let mock = MockTransport::new();
-/// mock.on(Method::GET, "https://api.test/users/42")
+/// mock.on(Method::GET, "http://api.test/users/42")
 ///     .header("authorization", "Bearer token")
 ///     .fail(Fault::ResetBeforeHead)
 ///     .then(Reply::new(503, "later"))
@@ -52,7 +52,7 @@ pub use rule::{Act, Rule, When};
 ///     .delay(Duration::from_millis(50));
 /// let client = Client::builder().connector(mock.clone()).retry(Retry::default()).build()?;
 ///
-/// let response = client.get("https://api.test/users/42").bearer_auth("token").send().await?;
+/// let response = client.get("http://api.test/users/42").bearer_auth("token").send().await?;
 /// assert_eq!(response.attempts(), 3);
 /// assert_eq!(response.text().await?, "ann");
 /// assert_eq!(mock.history().len(), 3);
@@ -162,8 +162,8 @@ impl MockTransport {
     /// ```should_panic
     /// # use sockeye::{Method, test::MockTransport};
     /// let mock = MockTransport::new();
-    /// mock.on(Method::GET, "https://a.test/").times(2).reply(200, "");
-    /// mock.assert_done(); // rule 1 (GET https://a.test/) was used 0 times of 2
+    /// mock.on(Method::GET, "http://a.test/").times(2).reply(200, "");
+    /// mock.assert_done(); // rule 1 (GET http://a.test/) was used 0 times of 2
     /// ```
     #[track_caller]
     pub fn assert_done(&self) {
