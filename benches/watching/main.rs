@@ -1,8 +1,9 @@
 //! `cargo bench -p sockeye-benches --bench watching`: what it costs that a plain GET is counted and could be observed.
 //!
 //! The other side of the comparison is a library without it, which no feature gives: the benches `peers` and `pool` are built a second
-//! time with `--cfg sockeye_unwatched` (`unwatched.sh`). Then both builds do the same GETs in turn, and the ratio of their CPU time is
-//! taken pair by pair; valgrind counts instructions, where it is installed.
+//! time with `--cfg sockeye_unwatched` (`unwatched.sh`). Then both builds do the same GETs in turn, over loopback and in memory, and the
+//! ratio of their CPU time is taken pair by pair. What is looked for drowns in the noise of the kernel's part, so it is found in memory and
+//! then told as a share of a GET over loopback. Valgrind counts instructions, where it is installed.
 
 #[path = "../pool/callgrind.rs"]
 mod callgrind;
@@ -17,6 +18,8 @@ mod scenario {
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use serde_json::Value;
 
 use crate::median::{Median, order};
@@ -35,10 +38,11 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (mut pairs, mut requests) = (25, 20_000);
+    let mut in_memory = (150, 60_000);
     let (mut builds, mut measures) = (true, true);
     for argument in &arguments {
         match argument.as_str() {
-            "--quick" => (pairs, requests) = (2, 400),
+            "--quick" => (pairs, requests, in_memory) = (2, 400, (2, 4000)),
             "--build" => measures = false,
             "--built" => builds = false,
             // Cargo adds it to whatever the user gave.
@@ -56,22 +60,27 @@ fn run() -> Result<(), Failure> {
     if !measures {
         return Ok(());
     }
+    let (in_memory, in_memory_requests) = in_memory;
+    let (ratio, more) = compare(&builds, in_memory, |build| {
+        build.microseconds_in_memory(in_memory_requests)
+    })?;
+    println!(
+        "in memory: CPU time {} of that without, {in_memory} pairs of {in_memory_requests} requests; {} us more a request",
+        words(&ratio),
+        words(&more)
+    );
     for scenario in ["get-1-one-thread", "get-64-one-thread"] {
-        let mut ratios = Vec::new();
-        for pair in 0..pairs {
-            let mut times = [0.0; 2];
-            for side in order(pair, times.len()) {
-                if let (Some(build), Some(time)) = (builds.get(side), times.get_mut(side)) {
-                    *time = build.microseconds(scenario, requests)?;
-                }
-            }
-            let [watched, unwatched] = times;
-            ratios.push(watched / unwatched);
-        }
-        let ratio = Median::of(ratios.into_iter()).ok_or("no pairs")?;
+        let mut whole = Vec::new();
+        let (ratio, _) = compare(&builds, pairs, |build| {
+            let time = build.microseconds(scenario, requests)?;
+            whole.push(time);
+            Ok(time)
+        })?;
+        let whole = Median::of(whole.into_iter()).ok_or("no pairs")?.median;
         println!(
-            "{scenario}: CPU time {:.4} of that without (quartiles {:.4} to {:.4}, {pairs} pairs of {requests} requests)",
-            ratio.median, ratio.lower_quartile, ratio.upper_quartile
+            "{scenario}: CPU time {} of that without, {pairs} pairs of {requests} requests; of {whole:.1} us, what is more in memory is {:.2} %",
+            words(&ratio),
+            more.median / whole * 100.0
         );
     }
     if callgrind::is_installed() {
@@ -83,6 +92,36 @@ fn run() -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// One pair after the other, the sides in turn first: the ratios of what the first took to what the second did, and the differences.
+fn compare(
+    builds: &[Build; 2],
+    pairs: usize,
+    mut microseconds: impl FnMut(&Build) -> Result<f64, Failure>,
+) -> Result<(Median, Median), Failure> {
+    let (mut ratios, mut differences) = (Vec::new(), Vec::new());
+    for pair in 0..pairs {
+        let mut times = [0.0; 2];
+        for side in order(pair, times.len()) {
+            if let (Some(build), Some(time)) = (builds.get(side), times.get_mut(side)) {
+                *time = microseconds(build)?;
+            }
+        }
+        let [watched, unwatched] = times;
+        ratios.push(watched / unwatched);
+        differences.push(watched - unwatched);
+    }
+    let ratio = Median::of(ratios.into_iter()).ok_or("no pairs")?;
+    let difference = Median::of(differences.into_iter()).ok_or("no pairs")?;
+    Ok((ratio, difference))
+}
+
+fn words(of: &Median) -> String {
+    format!(
+        "{:.4} (quartiles {:.4} to {:.4})",
+        of.median, of.lower_quartile, of.upper_quartile
+    )
 }
 
 /// The two benches that do the work, built in one way. Cargo gives both builds the same names, so each is copied away.
@@ -151,15 +190,41 @@ impl Build {
         Ok(time.as_f64().ok_or("the report has no CPU time")?)
     }
 
+    /// CPU time of a request whose answer is there at once: what further ones add to a process that did some.
+    fn microseconds_in_memory(&self, requests: u32) -> Result<f64, Failure> {
+        let time = |requests: u32| -> Result<f64, Failure> {
+            let before = of_children()?;
+            let done = Command::new(&self.pool)
+                .args(in_memory(requests))
+                .stdout(Stdio::null())
+                .status()?;
+            if !done.success() {
+                return Err("the bench `pool` failed".into());
+            }
+            Ok(of_children()? - before)
+        };
+        let (few, many) = (time(FEW)?, time(FEW + requests)?);
+        Ok((many - few) / f64::from(requests))
+    }
+
     /// Instructions in user mode of a request whose answer is there at once: what further ones add.
     fn instructions(&self) -> Result<f64, Failure> {
-        let count = |requests: u32| {
-            let words = ["requests", "sockeye", "1", "1", &requests.to_string()].map(str::to_owned);
-            callgrind::instructions_of(&self.pool, &[], &words)
-        };
+        let count =
+            |requests: u32| callgrind::instructions_of(&self.pool, &[], &in_memory(requests));
         let (few, many) = (count(FEW)?, count(FEW + MORE)?);
         Ok((many - few) / f64::from(MORE))
     }
+}
+
+/// What `pool` is told to do that many GETs in memory.
+fn in_memory(requests: u32) -> [String; 5] {
+    ["requests", "sockeye", "1", "1", &requests.to_string()].map(str::to_owned)
+}
+
+/// The CPU time, in microseconds, of all processes that were started here and have ended.
+fn of_children() -> Result<f64, Failure> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }
 
 /// The executable of a bench, as cargo has told it.
@@ -184,6 +249,6 @@ const WITHOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/watching/unwatched.s
 const HELP: &str = "\
 usage: cargo bench -p sockeye-benches --bench watching -- [flags]
 
-  --quick   a smoke run: 2 pairs of 400 requests
+  --quick   a smoke run: 2 pairs of 400 requests, and of 4,000 in memory
   --build   only the two builds, which take long
   --built   only the measurement, of what was built before";
