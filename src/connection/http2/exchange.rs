@@ -9,18 +9,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::ResponseFuture;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::failure::{self, Blame, Facts, StreamError, Where};
-use super::message::{self, Admitted, Breach, HeadBudget};
+use super::message::{self, Breach, Heads};
 use super::session::Session;
 use super::shared::{News, Shared};
 use super::tunnel::Tunnel;
@@ -37,15 +36,16 @@ use crate::socket::{ConnectionInfo, Socket};
 #[derive(Default)]
 pub(crate) struct Exchange {
     session: Option<Hold>,
+    /// Opens streams. Kept for the next exchange, and never while it has queued a request that has not left: it would hold the
+    /// slot of that one for as long as it lives (spec http2 section 1).
+    opener: Option<SendRequest<Bytes>>,
     stage: Stage,
     upload: Upload,
     timer: Timer,
     asks: Option<Arc<Asks>>,
-    /// Memory for the index of a head.
-    index: Vec<u8>,
-    heads: HeadBudget,
-    /// The stream, once there is one.
-    stream: u32,
+    heads: Heads,
+    /// Whether there is, or was, a stream.
+    has_stream: bool,
     is_head: bool,
     switches: bool,
     /// Heads of the session, before its stream was opened, that may have been interim ones.
@@ -185,14 +185,18 @@ impl Exchange {
 
     /// Opens the stream. The slot has made sure that the peer allows one more.
     fn open(&mut self, request: Request<()>, end: bool) -> Result<SendStream<Bytes>> {
-        let opened = self.session().open(request, end);
+        let session = &self.session.as_ref().expect(LENT).session;
+        let mut opener = self.opener.take().unwrap_or_else(|| session.opener());
+        let opened = opener.send_request(request, end);
+        // Not so when the peer has taken slots back.
+        let mut cx = Context::from_waker(Waker::noop());
+        if opened.is_ok() && opener.poll_ready(&mut cx).is_ready() {
+            self.opener = Some(opener);
+        }
         match opened {
             Ok((response, stream)) => {
-                self.stream = stream.stream_id().as_u32();
+                self.has_stream = true;
                 self.settled = self.shared().is_settled();
-                if self.stream == LAST_STREAMS {
-                    self.shared().call(News::WORN);
-                }
                 self.stage = Stage::Head(response);
                 Ok(stream)
             }
@@ -295,19 +299,13 @@ impl Exchange {
         let admitted = self
             .heads
             .interim(interim.status(), interim.headers(), &session.limits);
-        let Admitted { text, .. } = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         if interim.status() == StatusCode::CONTINUE {
             self.upload.let_go();
         }
         let asks = self.asks.as_ref();
         if let Some(tell) = asks.and_then(|asks| asks.on_informational.as_ref()) {
-            let kept = message::keep(
-                interim.status(),
-                interim.headers(),
-                text,
-                &[],
-                &mut self.index,
-            );
+            let kept = self.heads.keep(interim.status(), &[]);
             tell(&kept.to_interim());
         }
         Ok(())
@@ -319,13 +317,12 @@ impl Exchange {
         let session = &self.session.as_ref().expect(LENT).session;
         session.shared.note_served();
         let admitted = self.heads.admit(&parts.headers, &session.limits);
-        let Admitted { text, length } =
-            admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
+        let length = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         let status = parts.status;
         if self.switches && status.is_success() {
             self.stage = Stage::Switched(stream);
             return Ok(Answer {
-                head: message::keep(status, &parts.headers, text, &[], &mut self.index),
+                head: self.heads.keep(status, &[]),
                 body: AnswerBody::Switched,
                 trailers: None,
             });
@@ -351,13 +348,13 @@ impl Exchange {
         if let (Stage::Done, None) = (&self.stage, &self.ahead.second) {
             let data = self.ahead.first.take().unwrap_or_default();
             return Ok(Answer {
-                head: message::keep(status, &parts.headers, text, &data, &mut self.index),
+                head: self.heads.keep(status, &data),
                 body: AnswerBody::Kept,
                 trailers: self.trailers.take(),
             });
         }
         Ok(Answer {
-            head: message::keep(status, &parts.headers, text, &[], &mut self.index),
+            head: self.heads.keep(status, &[]),
             body: AnswerBody::Streaming,
             trailers: None,
         })
@@ -553,10 +550,17 @@ impl Exchange {
         Poll::Ready(Some(Error::timeout(limit.expired, self.sent())))
     }
 
+    /// The stream's number; zero if there is none. h2 looks it up, so it is asked for only where something went wrong.
+    fn stream(&self) -> u32 {
+        self.upload
+            .stream()
+            .map_or(0, |stream| stream.stream_id().as_u32())
+    }
+
     /// How much of the request was handed to the system.
     fn sent(&self) -> Sent {
-        let written = self.shared().headers_written.load(Ordering::Acquire);
-        if self.stream == 0 || written < self.stream {
+        let stream = self.stream();
+        if stream == 0 || self.shared().headers_written() < stream {
             Sent::Nothing
         } else if self.upload.is_complete() {
             Sent::All
@@ -598,7 +602,7 @@ impl Exchange {
                 sent: self.sent(),
                 end: session.shared.why_ended(),
                 is_tls: session.info.tls.is_some(),
-                head_begun: self.heads.has_interim() || session.shared.has_cut_head(self.stream),
+                head_begun: self.heads.has_interim() || session.shared.has_cut_head(self.stream()),
             },
         );
         match failure.blame {
@@ -709,19 +713,22 @@ impl Exchange {
         };
         let shared = &hold.session.shared;
         let is_clean = matches!(self.stage, Stage::Done) && self.upload.is_complete();
-        if self.stream > 0 && !is_clean && self.refusal.is_none() {
+        if self.has_stream && !is_clean && self.refusal.is_none() {
             shared.note_cancel();
         }
         let mut timer = std::mem::take(&mut self.timer);
         timer.come_home(shared.home);
-        let index = std::mem::take(&mut self.index);
+        let heads = std::mem::take(&mut self.heads).reuse();
+        let opener = self.opener.take().filter(|_| is_clean);
         // The handles of the stream go here.
         *self = Self {
+            opener,
             timer,
-            index,
+            heads,
             ..Self::default()
         };
         let traffic = shared.take_traffic();
+        // Before the hold is given up: the session may end with it, and what is kept ends with the session.
         if !shared.is_resting() {
             shared.keep(self);
         }
@@ -745,9 +752,6 @@ impl Ahead {
 
 /// Why an exchange has a session: it is taken away only when the exchange ends.
 const LENT: &str = "an exchange has its session until it ends";
-
-/// From this stream on a session gets no new ones, long before its numbers are used up.
-const LAST_STREAMS: u32 = (1 << 30) + 1;
 
 /// How long a body is held for a server that does not say whether it wants it; many do not know Expect.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);

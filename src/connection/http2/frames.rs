@@ -60,7 +60,7 @@ pub(super) struct FrameWalk {
     /// Bytes of the payload that are still to pass.
     left: usize,
     /// How the payload is looked at; `None` if it is passed over.
-    parts: Option<Part>,
+    part: Option<Part>,
     /// The frame that is passing, or was the last.
     last: Option<FrameHead>,
     /// Whether it is looked at what field blocks begin with.
@@ -83,59 +83,81 @@ impl FrameWalk {
         mut see: impl FnMut(Sight) -> Result<(), E>,
     ) -> Result<(), E> {
         while !bytes.is_empty() {
-            if self.left > 0 && self.parts.is_none() {
+            if self.left > 0 && self.part.is_none() {
                 let skipped = self.left.min(bytes.len());
                 self.left -= skipped;
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;
             }
-            let wanted = match self.parts {
+            let wanted = match self.part {
                 Some(part) => part.size().min(self.left + self.have),
                 None => FRAME_HEAD,
             };
             let taken = (wanted - self.have).min(bytes.len());
             let (now, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, b""));
-            if let Some(slot) = self.partial.get_mut(self.have..self.have + taken) {
-                slot.copy_from_slice(now);
-            }
-            self.have += taken;
             bytes = rest;
-            if self.parts.is_some() {
+            if self.part.is_some() {
                 self.left -= taken;
             }
-            if self.have < wanted {
-                continue;
-            }
-            self.have = 0;
-            if let Some(part) = self.parts {
-                if self.left == 0 || part == Part::FirstField {
-                    self.parts = None;
+            let partial;
+            let whole = if taken == wanted {
+                // Nearly all of them come whole.
+                now
+            } else {
+                if let Some(slot) = self.partial.get_mut(self.have..self.have + taken) {
+                    slot.copy_from_slice(now);
                 }
-                // A payload of another length is an error that h2 finds.
-                if wanted == part.size() {
-                    if let Some(sight) = part.decode(self.partial) {
-                        see(sight)?;
-                    }
+                self.have += taken;
+                if self.have < wanted {
+                    continue;
                 }
-                continue;
-            }
-            let head = FrameHead::decode(self.partial);
-            self.left = head.len;
-            self.last = Some(head);
-            let begins_fields =
-                self.looks_at_heads && head.kind == Kind::Headers && head.flags & END_STREAM == 0;
-            let is_hidden = head.len == 0 || head.flags & BEFORE_FIELDS != 0;
-            self.parts = match head.kind {
-                _ if head.len == 0 => None,
-                Kind::Settings => Some(Part::Setting),
-                Kind::WindowUpdate if head.stream == 0 => Some(Part::Increment),
-                Kind::Headers if begins_fields && !is_hidden => Some(Part::FirstField),
-                _ => None,
+                self.have = 0;
+                partial = self.partial;
+                partial.get(..wanted).unwrap_or_default()
             };
-            see(Sight::Frame(head))?;
-            if begins_fields && is_hidden {
-                see(Sight::MaybeInterim)?;
-            }
+            self.come_by(whole, &mut see)?;
+        }
+        Ok(())
+    }
+
+    /// All of a frame header is there, or of a part of a payload.
+    fn come_by<E>(
+        &mut self,
+        whole: &[u8],
+        see: &mut impl FnMut(Sight) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(part) = self.part else {
+            return whole
+                .first_chunk()
+                .map_or(Ok(()), |head| self.begin(FrameHead::decode(*head), see));
+        };
+        if self.left == 0 || part == Part::FirstField {
+            self.part = None;
+        }
+        part.decode(whole).map_or(Ok(()), see)
+    }
+
+    /// A frame begins to pass.
+    fn begin<E>(
+        &mut self,
+        head: FrameHead,
+        see: &mut impl FnMut(Sight) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.left = head.len;
+        self.last = Some(head);
+        let begins_fields =
+            self.looks_at_heads && head.kind == Kind::Headers && head.flags & END_STREAM == 0;
+        let is_hidden = head.len == 0 || head.flags & BEFORE_FIELDS != 0;
+        self.part = match head.kind {
+            _ if head.len == 0 => None,
+            Kind::Settings => Some(Part::Setting),
+            Kind::WindowUpdate if head.stream == 0 => Some(Part::Increment),
+            Kind::Headers if begins_fields && !is_hidden => Some(Part::FirstField),
+            _ => None,
+        };
+        see(Sight::Frame(head))?;
+        if begins_fields && is_hidden {
+            see(Sight::MaybeInterim)?;
         }
         Ok(())
     }
@@ -168,17 +190,22 @@ impl Part {
         }
     }
 
-    fn decode(self, bytes: [u8; FRAME_HEAD]) -> Option<Sight> {
-        let [a, b, c, d, e, f, ..] = bytes;
-        match self {
-            Self::Setting => Some(Sight::Setting {
+    /// A payload of another length is an error that h2 finds.
+    fn decode(self, bytes: &[u8]) -> Option<Sight> {
+        match (self, bytes) {
+            (Self::Setting, &[a, b, c, d, e, f]) => Some(Sight::Setting {
                 id: u16::from_be_bytes([a, b]),
                 value: u32::from_be_bytes([c, d, e, f]),
             }),
             // The highest bit is reserved and ignored.
-            Self::Increment => Some(Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d]))),
+            (Self::Increment, &[a, b, c, d]) => {
+                Some(Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d])))
+            }
             // RFC 7541 section 6.1 and appendix A.
-            Self::FirstField => (!STATUSES.contains(&a)).then_some(Sight::MaybeInterim),
+            (Self::FirstField, &[first]) => {
+                (!STATUSES.contains(&first)).then_some(Sight::MaybeInterim)
+            }
+            _ => None,
         }
     }
 }

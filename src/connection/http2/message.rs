@@ -4,9 +4,8 @@
 
 use std::fmt;
 
-use bytes::{BufMut, BytesMut};
 use h2::ext::Protocol;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri, Version};
 
@@ -223,30 +222,27 @@ impl fmt::Display for Breach {
 
 impl std::error::Error for Breach {}
 
-/// What the heads of one exchange have taken of their limits.
+/// The heads of one exchange: what they have taken of their limits, and the last of them as it will be kept.
 #[derive(Debug, Default)]
-pub(super) struct HeadBudget {
+pub(super) struct Heads {
     bytes: usize,
     interim: usize,
+    /// Names and values of the last head, in memory that is used again.
+    text: Vec<u8>,
+    /// Where in it they are.
+    index: Vec<u8>,
+    /// Whether there is a Content-Encoding.
+    is_coded: bool,
 }
 
-/// What a head that was taken in says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Admitted {
-    /// The size of its fields in bytes.
-    pub(super) text: usize,
-    /// The length of its content.
-    pub(super) length: Option<u64>,
-}
-
-impl HeadBudget {
+impl Heads {
     /// Takes in an interim response.
     pub(super) fn interim(
         &mut self,
         status: StatusCode,
         fields: &HeaderMap,
         limits: &Limits,
-    ) -> Result<Admitted, Breach> {
+    ) -> Result<(), Breach> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Breach::SwitchingProtocols);
         }
@@ -255,43 +251,88 @@ impl HeadBudget {
             let limit = limits.max_informational;
             return Err(Breach::TooManyInformational { limit });
         }
-        self.admit(fields, limits)
+        self.admit(fields, limits).map(|_| ())
     }
 
-    /// Takes in a head.
+    /// Takes in a head; answers the length of its content. Values of h2 would keep its buffers alive, so they are copied; of
+    /// several equal Content-Length one (h2 refuses those that differ).
     pub(super) fn admit(
         &mut self,
         fields: &HeaderMap,
         limits: &Limits,
-    ) -> Result<Admitted, Breach> {
-        let (mut text, mut length) = (0, None);
+    ) -> Result<Option<u64>, Breach> {
         if fields.len() > limits.max_head_fields {
             let limit = limits.max_head_fields;
             return Err(Breach::TooManyFields { limit });
         }
+        self.text.clear();
+        self.index.clear();
+        self.is_coded = false;
+        let (mut length, mut at, mut dropped) = (None, 0_u32, 0);
         for (name, value) in fields {
+            let (name_text, value) = (name.as_str().as_bytes(), value.as_bytes());
             check_value(value)?;
             match *name {
                 header::TE => return Err(Breach::Te),
+                header::CONTENT_ENCODING => self.is_coded = true,
                 header::CONTENT_LENGTH => {
-                    let said = number(value.as_bytes()).ok_or(Breach::ContentLength)?;
-                    // One too large for a number is none that anybody waits for.
-                    length = length.or((said < u64::MAX).then_some(said));
+                    let said = number(value).ok_or(Breach::ContentLength)?;
+                    if length.replace(said).is_some() {
+                        dropped += name_text.len() + value.len();
+                        continue;
+                    }
                 }
                 _ => {}
             }
-            text += name.as_str().len() + value.len();
+            // Limits::max_head is far below 4 GiB.
+            let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX);
+            let (name, value_at) = ((at, size(name_text)), at.saturating_add(size(name_text)));
+            let value_len = size(value);
+            at = value_at.saturating_add(value_len);
+            let value_entry = (value_at, value_len);
+            self.text.extend_from_slice(name_text);
+            self.text.extend_from_slice(value);
+            let entry = FieldAt {
+                name,
+                value: value_entry,
+            };
+            self.index.extend_from_slice(&entry.to_bytes());
         }
-        self.bytes += text;
+        self.bytes += self.text.len() + dropped;
         if self.bytes > limits.max_head {
             let limit = limits.max_head;
             return Err(Breach::HeadTooLarge { limit });
         }
-        Ok(Admitted { text, length })
+        // One too large for a number is none that anybody waits for.
+        Ok(length.filter(|length| *length < u64::MAX))
+    }
+
+    /// The last head that was taken in, its index and `body` in one allocation (design D16).
+    pub(super) fn keep(&self, status: StatusCode, body: &[u8]) -> ResponseHead {
+        let Self { text, index, .. } = self;
+        let (index_at, body_at) = (text.len(), text.len() + index.len());
+        let mut message = Vec::with_capacity(body_at + body.len());
+        message.extend_from_slice(text);
+        message.extend_from_slice(index);
+        message.extend_from_slice(body);
+        ResponseHead::new(status, Version::HTTP_2, message.into(), index_at, body_at)
+            .coded(self.is_coded)
     }
 
     pub(super) fn has_interim(&self) -> bool {
         self.interim > 0
+    }
+
+    /// For the next exchange: only memory stays, and of that what most heads need.
+    pub(super) fn reuse(mut self) -> Self {
+        if self.text.capacity() > MOST_TEXT_KEPT {
+            self.text = Vec::new();
+        }
+        Self {
+            text: self.text,
+            index: self.index,
+            ..Self::default()
+        }
     }
 }
 
@@ -304,58 +345,15 @@ fn number(text: &[u8]) -> Option<u64> {
     digits.filter(|_| !text.is_empty())
 }
 
-fn check_value(value: &HeaderValue) -> Result<(), Breach> {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let bytes = value.as_bytes();
-    if is_blank(bytes.first()) || is_blank(bytes.last()) {
-        return Err(Breach::OuterBlank);
+fn check_value(value: &[u8]) -> Result<(), Breach> {
+    match value {
+        [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => Err(Breach::OuterBlank),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Copies fields and body into one allocation with an index (design D16): values of h2 would keep its buffers alive. `text` is
-/// the size of all fields, which [`HeadBudget::admit`] has found out; `index` is memory that is used again.
-pub(super) fn keep(
-    status: StatusCode,
-    fields: &HeaderMap,
-    text: usize,
-    body: &[u8],
-    index: &mut Vec<u8>,
-) -> ResponseHead {
-    index.clear();
-    let mut message = BytesMut::with_capacity(text + fields.len() * FieldAt::SIZE + body.len());
-    let mut coded = false;
-    for (name, value) in kept_fields(fields) {
-        coded |= *name == header::CONTENT_ENCODING;
-        let name_at = message.len();
-        message.put_slice(name.as_str().as_bytes());
-        let value_at = message.len();
-        message.put_slice(value.as_bytes());
-        let part = |start: usize, end: usize| {
-            // Limits::max_head is far below 4 GiB.
-            let len = u32::try_from(end - start).unwrap_or(u32::MAX);
-            (u32::try_from(start).unwrap_or(u32::MAX), len)
-        };
-        let entry = FieldAt {
-            name: part(name_at, value_at),
-            value: part(value_at, message.len()),
-        };
-        index.extend_from_slice(&entry.to_bytes());
-    }
-    let index_at = message.len();
-    message.put_slice(index);
-    let body_at = message.len();
-    message.put_slice(body);
-    ResponseHead::new(status, Version::HTTP_2, message.freeze(), index_at, body_at).coded(coded)
-}
-
-/// All fields; of several equal Content-Length one (h2 refuses those that differ).
-fn kept_fields(fields: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    let mut has_length = false;
-    fields.iter().filter(move |(name, _)| {
-        **name != header::CONTENT_LENGTH || !std::mem::replace(&mut has_length, true)
-    })
-}
+/// Bytes of memory for the text of a head that an exchange leaves to the next.
+const MOST_TEXT_KEPT: usize = 2 * 1024;
 
 /// The trailers that may be shown (ruling 13), within their limits.
 pub(super) fn trailers(
@@ -369,7 +367,7 @@ pub(super) fn trailers(
     let mut bytes = 0;
     let mut dropped = Vec::new();
     for (name, value) in &fields {
-        check_value(value)?;
+        check_value(value.as_bytes())?;
         bytes += name.as_str().len() + value.len();
         if is_dropped_trailer(name) {
             dropped.push(name.clone());
@@ -390,6 +388,7 @@ mod tests {
     use super::*;
     use crate::head::Asks;
     use crate::url::UrlInput;
+    use http::HeaderName;
     use std::sync::Arc;
 
     fn head(method: Method, url: &str, fields: &[(&str, &str)]) -> RequestHead {
@@ -539,8 +538,8 @@ mod tests {
         let limits = Limits::default().with_max_head(100).with_max_head_fields(3);
         let long = "x".repeat(100);
         for (fields, expected) in [
-            (map(&[("a", "b c"), ("a", "d")]), Ok(6)),
-            (map(&[("content-length", "7")]), Ok(15)),
+            (map(&[("a", "b c"), ("a", "d")]), Ok(None)),
+            (map(&[("content-length", "7")]), Ok(Some(7))),
             (map(&[("a", " b")]), Err(Breach::OuterBlank)),
             (map(&[("a", "b\t")]), Err(Breach::OuterBlank)),
             (map(&[("te", "trailers")]), Err(Breach::Te)),
@@ -554,9 +553,8 @@ mod tests {
                 Err(Breach::TooManyFields { limit: 3 }),
             ),
         ] {
-            let admitted = HeadBudget::default().admit(&fields, &limits);
-            let size = admitted.map(|admitted| admitted.text);
-            assert_eq!(size, expected, "{fields:?}");
+            let length = Heads::default().admit(&fields, &limits);
+            assert_eq!(length, expected, "{fields:?}");
         }
     }
 
@@ -579,29 +577,28 @@ mod tests {
         let limits = Limits::default()
             .with_max_head(100)
             .with_max_informational(2);
-        let mut budget = HeadBudget::default();
+        let mut heads = Heads::default();
         let forty = "x".repeat(40);
         let fields = map(&[("link", &forty)]);
         let early = StatusCode::EARLY_HINTS;
-        let admitted = Admitted {
-            text: 44,
-            length: None,
-        };
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(admitted));
-        assert_eq!(budget.interim(early, &fields, &limits), Ok(admitted));
+        assert_eq!(heads.interim(early, &fields, &limits), Ok(()));
+        assert_eq!(heads.interim(early, &fields, &limits), Ok(()));
+        assert_eq!(heads.keep(early, b"").first("link"), Some(forty.as_bytes()));
         let limit = Breach::HeadTooLarge { limit: 100 };
-        assert_eq!(budget.admit(&map(&[("a", &forty)]), &limits), Err(limit));
-        let mut budget = HeadBudget::default();
+        assert_eq!(heads.admit(&map(&[("a", &forty)]), &limits), Err(limit));
+        let mut heads = heads.reuse();
+        assert!(!heads.has_interim());
         let none = HeaderMap::new();
         let switching = StatusCode::SWITCHING_PROTOCOLS;
         assert_eq!(
-            budget.interim(switching, &none, &limits),
+            heads.interim(switching, &none, &limits),
             Err(Breach::SwitchingProtocols)
         );
-        assert!(budget.interim(early, &none, &limits).is_ok());
-        assert!(budget.interim(early, &none, &limits).is_ok());
+        assert!(heads.interim(early, &none, &limits).is_ok());
+        assert!(heads.interim(early, &none, &limits).is_ok());
+        assert_eq!(heads.keep(early, b"").fields().count(), 0);
         assert_eq!(
-            budget.interim(early, &none, &limits),
+            heads.interim(early, &none, &limits),
             Err(Breach::TooManyInformational { limit: 2 })
         );
     }
@@ -615,7 +612,11 @@ mod tests {
             ("b", ""),
             ("a", "2"),
         ]);
-        let head = keep(StatusCode::OK, &fields, 40, b"body", &mut Vec::new());
+        let mut heads = Heads::default();
+        let length = heads.admit(&fields, &Limits::default());
+        assert_eq!(length, Ok(Some(4)));
+        let head = heads.keep(StatusCode::OK, b"body");
+        assert!(!head.may_be_coded());
         assert_eq!(head.first("Content-Length"), Some(&b"4"[..]));
         assert_eq!(head.first("b"), Some(&b""[..]));
         let kept = head.to_map();
@@ -627,6 +628,11 @@ mod tests {
         let values: Vec<_> = kept.get_all("a").iter().collect();
         assert_eq!(values, ["1", "2"]);
         assert_eq!(head.into_kept_body(), "body");
+        let coded = heads.admit(&map(&[("content-encoding", "gzip")]), &Limits::default());
+        assert_eq!(coded, Ok(None));
+        let head = heads.keep(StatusCode::OK, b"");
+        assert!(head.may_be_coded());
+        assert_eq!(head.fields().count(), 1, "of the last head alone");
     }
 
     /// Ruling 13.

@@ -9,15 +9,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, SendStream};
-use http::Request;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
@@ -39,13 +38,13 @@ pub(crate) struct Prepared {
 
 /// Opens streams on a session. The session ends when the last one is gone.
 pub(crate) struct Session {
-    /// Locked for as long as a stream is opened: h2 has one lock for the whole session anyway.
-    pub(super) send: Mutex<SendRequest<Bytes>>,
+    /// Opens no stream itself: it stands for all that can.
+    opener: SendRequest<Bytes>,
     pub(super) shared: Arc<Shared>,
     pub(super) info: Arc<ConnectionInfo>,
     pub(super) limits: Arc<Limits>,
-    /// Streams that have been asked for.
-    lent: AtomicU64,
+    /// Whether a slot has been lent before.
+    lent: AtomicBool,
 }
 
 impl Prepared {
@@ -79,14 +78,13 @@ impl Prepared {
         let shared = Arc::new(Shared::new(Arc::clone(&keeper.tether), now));
         let window = limits.http2.connection_window;
         let io = SessionIo::new(socket, Arc::clone(&shared), window, now);
-        let (send, mut connection) = builder(&limits)
+        let (opener, connection) = builder(&limits)
             .handshake::<_, Bytes>(io)
             .await
             .map_err(preface_error)?;
-        let ping = connection.ping_pong();
         let driver = Driver {
             connection,
-            ping,
+            ping: None,
             shared: Arc::clone(&shared),
             config: limits.http2.clone(),
             changed: None,
@@ -102,11 +100,11 @@ impl Prepared {
             keeper,
         };
         let session = Arc::new(Session {
-            send: Mutex::new(send),
+            opener,
             shared,
             info,
             limits,
-            lent: AtomicU64::new(0),
+            lent: AtomicBool::new(false),
         });
         Ok((session, driver))
     }
@@ -133,30 +131,14 @@ impl Session {
         !self.shared.is_retired()
     }
 
-    /// Opens a stream. Whoever asks has a slot, so that the peer allows one more.
-    pub(super) fn open(
-        &self,
-        request: Request<()>,
-        end: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = send.send_request(request, end);
-        if opened.is_ok() {
-            // The peer has taken slots back. A handle that has queued a request takes no other, and would hold the slot of that
-            // one for as long as it lives (spec http2 section 1).
-            let mut cx = Context::from_waker(Waker::noop());
-            if send.poll_ready(&mut cx).is_pending() {
-                let fresh = send.clone();
-                *send = fresh;
-            }
-        }
-        opened
+    /// Opens streams. Whoever has a slot may open one, because the peer allows one more.
+    pub(super) fn opener(&self) -> SendRequest<Bytes> {
+        self.opener.clone()
     }
 
     /// Whether the peer takes other protocols on a stream (RFC 8441 section 3).
     pub(super) fn takes_other_protocols(&self) -> bool {
-        let send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
-        send.is_extended_connect_protocol_enabled()
+        self.opener.is_extended_connect_protocol_enabled()
     }
 
     /// Bytes sent and received since the last question, or since an exchange ended.
@@ -172,7 +154,8 @@ impl Session {
     /// An exchange on this session, for one slot of it.
     pub(crate) fn exchange(self: &Arc<Self>) -> Box<Exchange> {
         let mut exchange = self.shared.spare();
-        let is_first = self.lent.fetch_add(1, Ordering::Relaxed) == 0;
+        let is_first =
+            !self.lent.load(Ordering::Relaxed) && !self.lent.swap(true, Ordering::Relaxed);
         exchange.on(Arc::clone(self), is_first);
         exchange
     }
@@ -181,6 +164,8 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.retire();
+        // With the last of those that open streams h2 ends the session.
+        self.shared.drop_spare();
     }
 }
 
@@ -219,6 +204,7 @@ type Changed = Box<dyn Fn(SessionChange) + Send + Sync>;
 #[must_use = "a session does nothing without its driver"]
 pub(crate) struct Driver {
     connection: Connection<SessionIo, Bytes>,
+    /// Taken from h2 when there is something to ask: from then on h2 looks at it with every frame.
     ping: Option<PingPong>,
     shared: Arc<Shared>,
     config: Http2Config,
@@ -348,6 +334,9 @@ impl Driver {
         }
         // One that has not been answered yet serves as well; the answer is any byte. Of one that has been, the answer is
         // taken first.
+        if self.ping.is_none() {
+            self.ping = self.connection.ping_pong();
+        }
         if let Some(ping) = &mut self.ping {
             if self.awaits_pong {
                 let mut cx = Context::from_waker(Waker::noop());

@@ -203,6 +203,8 @@ impl SessionIo {
     /// Looks at what the socket has taken of `bufs`.
     fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize) {
         self.shared.note_written(written as u64);
+        let before = self.shared.headers_written();
+        let mut newest = before;
         let Self {
             shared,
             incoming,
@@ -219,9 +221,10 @@ impl SessionIo {
             let passed: Result<(), std::convert::Infallible> = outgoing.pass(part, |sight| {
                 match sight {
                     Sight::Frame(frame) => match frame.kind {
-                        Kind::Headers => {
-                            let begun = shared.note_headers(frame.stream);
-                            incoming.guard.asked(u32::from(begun));
+                        // Trailers are HEADERS, too, of a stream that is older than the newest.
+                        Kind::Headers if frame.stream > newest => {
+                            newest = frame.stream;
+                            incoming.guard.asked(1);
                         }
                         // h2 writes it when it has applied the peer's settings; the frame itself it may not have seen yet.
                         Kind::Settings if frame.is_ack() => shared.tell(News::SETTINGS),
@@ -246,6 +249,12 @@ impl SessionIo {
             }
             if written == 0 {
                 break;
+            }
+        }
+        if newest > before {
+            self.shared.note_headers(newest);
+            if before < LAST_STREAMS && newest >= LAST_STREAMS {
+                self.shared.tell(News::WORN);
             }
         }
     }
@@ -370,6 +379,9 @@ const BUSY: usize = 8;
 /// Bytes that h2 gets in one turn. Much more would wait in h2 until the callers run, and have left the
 /// processor's caches by then.
 const SLICE: usize = 64 * 1024;
+
+/// From this stream on a session gets no new ones, long before its numbers are used up.
+const LAST_STREAMS: u32 = 1 << 30;
 
 /// The connection's window when a session begins (RFC 9113 section 6.9.2).
 const FIRST_WINDOW: i64 = 65_535;

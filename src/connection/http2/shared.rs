@@ -1,7 +1,8 @@
 //! What the parts of a session know in common: its socket, its driver and its exchanges.
 //!
-//! Atomics that are written where something happens and read where it matters; nobody waits for anybody here. It holds no
-//! handle with which a stream could be opened, because the session ends when the last of those is gone.
+//! Atomics that are written where something happens and read where it matters; nobody waits for anybody here. The exchanges
+//! that it keeps for later can open streams; they go when the session's handle does, because h2 ends a session with the last
+//! of those that can.
 
 use std::fmt;
 use std::io;
@@ -32,7 +33,7 @@ pub(super) struct Shared {
     read: AtomicU64,
     written: AtomicU64,
     /// The last stream whose HEADERS were handed to the system.
-    pub(super) headers_written: AtomicU32,
+    headers_written: AtomicU32,
     /// The stream in whose head the connection ended.
     cut_head: AtomicU32,
     /// Since when its window has been nearly used up, in nanoseconds after `made`; zero if it is not.
@@ -185,10 +186,14 @@ impl Shared {
         stream > 0 && self.cut_head.load(Ordering::Acquire) == stream
     }
 
-    /// HEADERS were handed to the system. Trailers are HEADERS, too, of a stream that is older than the newest. Answers
-    /// whether they began a stream.
-    pub(super) fn note_headers(&self, stream: u32) -> bool {
-        self.headers_written.fetch_max(stream, Ordering::Release) < stream
+    /// The last stream whose HEADERS were handed to the system.
+    pub(super) fn headers_written(&self) -> u32 {
+        self.headers_written.load(Ordering::Acquire)
+    }
+
+    /// HEADERS up to those of this stream were handed to the system.
+    pub(super) fn note_headers(&self, stream: u32) {
+        self.headers_written.store(stream, Ordering::Release);
     }
 
     pub(super) fn note_written(&self, bytes: u64) {
@@ -197,10 +202,12 @@ impl Shared {
 
     /// Bytes sent and received since the last question.
     pub(super) fn take_traffic(&self) -> (u64, u64) {
-        (
-            self.written.swap(0, Ordering::Relaxed),
-            self.read.swap(0, Ordering::Relaxed),
-        )
+        // Of many exchanges that end together only the first finds any; the others need not take the line from other cores.
+        let take = |count: &AtomicU64| match count.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => count.swap(0, Ordering::Relaxed),
+        };
+        (take(&self.written), take(&self.read))
     }
 
     /// Exchanges that run.
@@ -342,7 +349,13 @@ impl Shared {
     /// Nothing has happened for a while: gives back the memory that only exchanges need.
     pub(super) fn rest(&self) {
         self.resting.store(true, Ordering::Relaxed);
+        self.drop_spare();
+    }
+
+    /// Lets go of the exchanges that are kept.
+    pub(super) fn drop_spare(&self) {
         let spare = std::mem::take(&mut self.kept().spare);
+        // Outside of the lock: h2 has one of its own.
         drop(spare);
     }
 

@@ -163,6 +163,11 @@ impl Upload {
         self.done && !self.stopped
     }
 
+    /// The handle of the stream.
+    pub(super) fn stream(&self) -> Option<&SendStream<Bytes>> {
+        self.stream.as_ref()
+    }
+
     /// The handle of the stream, to reset it or to keep it.
     pub(super) fn stream_mut(&mut self) -> Option<&mut SendStream<Bytes>> {
         self.stream.as_mut()
