@@ -319,6 +319,8 @@ impl Exchange {
         let admitted = self.heads.admit(&parts.headers, &session.limits);
         let length = admitted.map_err(|breach| self.breach(breach, Phase::Head))?;
         let status = parts.status;
+        // All of it that is kept was copied; its memory serves for what comes next.
+        drop(parts);
         if self.switches && status.is_success() {
             self.stage = Stage::Switched(stream);
             return Ok(Answer {

@@ -89,7 +89,12 @@ pub(super) fn explain(error: &h2::Error, facts: &Facts<'_>) -> Failure {
     }
     if error.is_reset() {
         let trouble = Trouble::BadResponse(reason);
-        return facts.failure(ErrorKind::Protocol, trouble, None, Blame::BrokenStream);
+        let blame = match reason {
+            // These are counted as they leave.
+            Reason::STREAM_CLOSED => Blame::Stream,
+            _ => Blame::BrokenStream,
+        };
+        return facts.failure(ErrorKind::Protocol, trouble, None, blame);
     }
     if error.is_go_away() && error.is_remote() {
         let refusal = match reason {

@@ -46,6 +46,8 @@ pub(super) enum Sight {
     },
     /// The increment of a WINDOW_UPDATE for the connection.
     Window(u32),
+    /// The error code of an RST_STREAM.
+    Reset(u32),
     /// A head that may be an interim one: its first field is not seen, or none of the statuses that stand in HPACK's static table,
     /// of which none is interim.
     MaybeInterim,
@@ -152,6 +154,7 @@ impl FrameWalk {
             _ if head.len == 0 => None,
             Kind::Settings => Some(Part::Setting),
             Kind::WindowUpdate if head.stream == 0 => Some(Part::Increment),
+            Kind::RstStream => Some(Part::ErrorCode),
             Kind::Headers if begins_fields && !is_hidden => Some(Part::FirstField),
             _ => None,
         };
@@ -177,6 +180,8 @@ enum Part {
     Setting,
     /// RFC 9113 section 6.9.
     Increment,
+    /// RFC 9113 section 6.4.
+    ErrorCode,
     /// The first byte of HEADERS, where nothing stands before the fields.
     FirstField,
 }
@@ -185,7 +190,7 @@ impl Part {
     fn size(self) -> usize {
         match self {
             Self::Setting => 6,
-            Self::Increment => 4,
+            Self::Increment | Self::ErrorCode => 4,
             Self::FirstField => 1,
         }
     }
@@ -200,6 +205,9 @@ impl Part {
             // The highest bit is reserved and ignored.
             (Self::Increment, &[a, b, c, d]) => {
                 Some(Sight::Window(u32::from_be_bytes([a & 0x7f, b, c, d])))
+            }
+            (Self::ErrorCode, &[a, b, c, d]) => {
+                Some(Sight::Reset(u32::from_be_bytes([a, b, c, d])))
             }
             // RFC 7541 section 6.1 and appendix A.
             (Self::FirstField, &[first]) => {
@@ -280,6 +288,8 @@ mod tests {
         bytes.extend(frame(8, 0, 0, &[0x80, 0, 1, 2]));
         bytes.extend(frame(8, 0, 3, &[0, 0, 1, 2]));
         bytes.extend(frame(8, 0, 0, &[0, 0, 1]));
+        bytes.extend(frame(3, 0, 3, &[0, 0, 0, 5]));
+        bytes.extend(frame(3, 0, 3, &[0, 0, 0]));
         bytes.extend(frame(6, 1, 0, &[0; 8]));
         let whole = walk(&[&bytes]);
         let setting = |id, value| Sight::Setting { id, value };
@@ -307,6 +317,9 @@ mod tests {
                 Sight::Window(0x102),
                 head(4, Kind::WindowUpdate, 0, 3),
                 head(3, Kind::WindowUpdate, 0, 0),
+                head(4, Kind::RstStream, 0, 3),
+                Sight::Reset(5),
+                head(3, Kind::RstStream, 0, 3),
                 head(8, Kind::Ping, ACK, 0),
             ]
         );

@@ -265,8 +265,9 @@ impl Heads {
             let limit = limits.max_head_fields;
             return Err(Breach::TooManyFields { limit });
         }
-        self.text.clear();
-        self.index.clear();
+        let Self { text, index, .. } = self;
+        text.clear();
+        index.clear();
         self.is_coded = false;
         let (mut length, mut at, mut dropped) = (None, 0_u32, 0);
         for (name, value) in fields {
@@ -284,19 +285,17 @@ impl Heads {
                 }
                 _ => {}
             }
+            text.extend_from_slice(name_text);
+            text.extend_from_slice(value);
             // Limits::max_head is far below 4 GiB.
-            let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX);
-            let (name, value_at) = ((at, size(name_text)), at.saturating_add(size(name_text)));
-            let value_len = size(value);
-            at = value_at.saturating_add(value_len);
-            let value_entry = (value_at, value_len);
-            self.text.extend_from_slice(name_text);
-            self.text.extend_from_slice(value);
+            let size = |part: &[u8]| u32::try_from(part.len()).unwrap_or_default();
+            let (name_at, value_at) = (at, at + size(name_text));
+            at = value_at + size(value);
             let entry = FieldAt {
-                name,
-                value: value_entry,
+                name: (name_at, value_at - name_at),
+                value: (value_at, at - value_at),
             };
-            self.index.extend_from_slice(&entry.to_bytes());
+            index.extend_from_slice(&entry.to_bytes());
         }
         self.bytes += self.text.len() + dropped;
         if self.bytes > limits.max_head {

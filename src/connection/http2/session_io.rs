@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -169,7 +170,7 @@ impl SessionIo {
                     shared.note_maybe_interim();
                     return Ok(());
                 }
-                Sight::Setting { .. } | Sight::Window(_) => return Ok(()),
+                Sight::Setting { .. } | Sight::Window(_) | Sight::Reset(_) => return Ok(()),
             };
             if !std::mem::replace(started, true) && !is_first(frame) {
                 return Err(End::NotHttp2);
@@ -239,7 +240,11 @@ impl SessionIo {
                             shared.crowds(None);
                         }
                     }
-                    Sight::Setting { .. } | Sight::MaybeInterim => {}
+                    // By this h2 answers what comes for a stream that is over, and nobody but h2 knows of it.
+                    Sight::Reset(code) if Reason::from(code) == Reason::STREAM_CLOSED => {
+                        shared.note_library_reset();
+                    }
+                    Sight::Reset(_) | Sight::Setting { .. } | Sight::MaybeInterim => {}
                 }
                 Ok(())
             });

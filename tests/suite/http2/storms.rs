@@ -209,3 +209,31 @@ async fn c41_a_burst_of_small_replies() {
         settle(&client, &world).await;
     }
 }
+
+/// C22: h2 answers what comes for a stream that is over with a reset of its own, and bears that only so often. The session is
+/// replaced before.
+#[tokio::test(start_paused = true)]
+async fn c22_late_frames_wear_a_session_out() {
+    let world = World::new();
+    let client = client(&world);
+    let report = Honest::default().serve(&world);
+    for _ in 0..520 {
+        read(client.get(URL)).await.unwrap();
+    }
+    let late = |from: u32, count: u32| {
+        Frames::new().times(count, |frames, number| {
+            frames.data(1 + 2 * (from + number), "late")
+        })
+    };
+    report.say(0, late(0, 511));
+    let resets = |number| report.log(number).count(RST_STREAM);
+    until("each is answered", || resets(0) == 511).await;
+    read(client.get(URL)).await.unwrap();
+    assert_eq!(world.accepts(), 1);
+    report.say(0, late(511, 1));
+    until("the last is answered", || resets(0) == 512).await;
+    let_others_run().await;
+    read(client.get(URL)).await.unwrap();
+    assert_eq!(world.accepts(), 2);
+    settle(&client, &world).await;
+}
