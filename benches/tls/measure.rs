@@ -17,23 +17,26 @@ use crate::server::Server;
 /// How the numbers come about, in every output.
 pub(crate) const METHOD: &str = "ratios are Sockeye's number over that of the other, taken within each round, and the median of \
     them is shown with its quartiles; absolute numbers are medians over the rounds; CPU time is the client process's own, \
-    user and system; client and server share one core, so that the time of a unit contains the server's work";
+    user and system, of which the part in user mode is the kernel's estimate; client and server share one core, so that the time of a unit contains the server's work";
 
 /// One reading: the wall's clock, and the CPU time of this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     wall: Instant,
     cpu: Duration,
+    user: Duration,
 }
 
 impl Clocks {
     /// Reads them.
     pub(crate) fn now() -> Result<Self, Failure> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        let user = u64::try_from(usage.user_time().num_microseconds())?;
+        let system = u64::try_from(usage.system_time().num_microseconds())?;
         Ok(Self {
             wall: Instant::now(),
-            cpu: Duration::from_micros(u64::try_from(micros)?),
+            cpu: Duration::from_micros(user + system),
+            user: Duration::from_micros(user),
         })
     }
 }
@@ -42,6 +45,7 @@ impl Clocks {
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     cpu: f64,
+    user: f64,
     wall: f64,
 }
 
@@ -57,6 +61,8 @@ pub(crate) struct Part {
 struct Line {
     contender: &'static str,
     cpu_us: Median,
+    /// What of it was in user mode.
+    user_us: Median,
     wall_us: Median,
 }
 
@@ -87,6 +93,7 @@ pub(crate) fn measure(
                 let each = |time: Duration| time.as_secs_f64() * 1e6 / units as f64;
                 samples.push(Sample {
                     cpu: each(after.cpu.saturating_sub(before.cpu)),
+                    user: each(after.user.saturating_sub(before.user)),
                     wall: each(after.wall.saturating_duration_since(before.wall)),
                 });
             }
@@ -106,6 +113,7 @@ fn report(scenario: &Scenario, series: &[(Contender, Vec<Sample>)]) -> Option<Pa
         part.contenders.push(Line {
             contender: contender.name(),
             cpu_us: Median::of(samples.iter().map(|sample| sample.cpu))?,
+            user_us: Median::of(samples.iter().map(|sample| sample.user))?,
             wall_us: Median::of(samples.iter().map(|sample| sample.wall))?,
         });
         let Some((_, ours)) = ours.filter(|_| *contender != Contender::Sockeye) else {
@@ -127,9 +135,10 @@ impl fmt::Display for Part {
         for line in &self.contenders {
             writeln!(
                 f,
-                "  {:<10} {:>9.1} us of CPU, {:>9.1} us, {:>8.0} a second",
+                "  {:<10} {:>9.1} us of CPU, {:>7.1} of them in user mode, {:>9.1} us, {:>8.0} a second",
                 line.contender,
                 line.cpu_us.median,
+                line.user_us.median,
                 line.wall_us.median,
                 1e6 / line.wall_us.median
             )?;

@@ -309,6 +309,11 @@ impl Http1 {
         self.socket.is_quiet(cx)
     }
 
+    /// Has the peer know that the connection is there, although no request comes for now.
+    pub(crate) fn let_go(&mut self) {
+        self.socket.let_go();
+    }
+
     /// Sees to it that `cx` hears of whatever arrives while it is idle, unless that has happened already.
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) -> Result<(), CloseCause> {
         self.socket.arm(cx)

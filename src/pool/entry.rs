@@ -313,10 +313,14 @@ impl Host {
     /// A lease has ended.
     pub(super) fn give_back(
         &self,
-        connection: Box<Http1>,
+        mut connection: Box<Http1>,
         standing: &Standing,
         now: Option<Instant>,
     ) {
+        if standing.served == 0 {
+            // It was lent for nothing, or to be there.
+            connection.let_go();
+        }
         let now = now.unwrap_or_else(Instant::now);
         let capacity = &self.shared.capacity;
         let mut state = self.lock();
@@ -639,6 +643,9 @@ impl Host {
         }
         self.learn(Spoken::Http1, now);
         let standing = connection.settle();
+        if self.lock().first_in_line().is_none() {
+            connection.let_go();
+        }
         let mut state = self.lock();
         // Whoever waits gets it in any case; the time counts if nobody does.
         let (until, why) = match self.idle_until(&standing, now) {

@@ -102,9 +102,21 @@ impl Socket {
         }
     }
 
-    /// Whether nothing has arrived, as far as the runtime knows; `cx` then hears of what does. Costs no system call. A
-    /// transport without readiness never says so.
+    /// Sends the end of a TLS handshake that was to leave with the first request: there is none for now.
+    pub(crate) fn let_go(&mut self) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            tls::let_go(stream);
+        }
+    }
+
+    /// Whether nothing has arrived, as far as the runtime knows, and nothing is left to send; `cx` then hears of what does
+    /// arrive. Costs no system call. A transport without readiness never says so.
     pub(crate) fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
+        if let Stream::Tls(stream) = &self.stream {
+            if tls::keeps_any(stream) {
+                return false;
+            }
+        }
         self.kernel()
             .is_some_and(|kernel| kernel.poll_read_ready(cx).is_pending())
     }

@@ -90,6 +90,14 @@ pub(super) fn below(stream: &TlsStream) -> &Socket {
     match stream.0 {}
 }
 
+pub(super) fn keeps_any(stream: &TlsStream) -> bool {
+    match stream.0 {}
+}
+
+pub(super) fn let_go(stream: &mut TlsStream) {
+    match stream.0 {}
+}
+
 pub(super) fn settle(stream: &mut TlsStream, _: &mut Context<'_>) -> Result<(), CloseCause> {
     match stream.0 {}
 }

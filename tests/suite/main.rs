@@ -28,6 +28,8 @@ mod event_source;
 #[cfg(feature = "sse")]
 mod events;
 mod exchange;
+#[cfg(feature = "rustls")]
+mod flights;
 #[cfg(feature = "form")]
 mod forms;
 #[cfg(feature = "http2")]

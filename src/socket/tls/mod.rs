@@ -4,11 +4,12 @@
 //! ALPN offers what the route allows. Called by `dial` and `liveness`.
 //!
 //! `builder` collects settings and makes a configuration of them, `identity` is what the client shows of itself, `pem` reads
-//! files, `verify` checks certificates, `failure` says what went wrong.
+//! files, `verify` checks certificates, `failure` says what went wrong. `corked` has the end of a handshake leave with the first request.
 
 #[cfg(feature = "tls")]
 mod aws_lc_rs;
 mod builder;
+mod corked;
 mod failure;
 mod identity;
 #[cfg(not(feature = "platform-verifier"))]
@@ -42,6 +43,7 @@ use crate::stats::CloseCause;
 #[cfg(feature = "tls")]
 use aws_lc_rs as provider;
 pub use builder::{TlsConfigBuilder, TlsVersion};
+use corked::Corked;
 pub(super) use failure::TlsFailure;
 #[cfg(feature = "http2")]
 pub(crate) use failure::is_tls;
@@ -53,7 +55,7 @@ use no_platform as platform;
 #[cfg(not(feature = "tls"))]
 use ring as provider;
 
-pub(super) type TlsStream = tokio_rustls::client::TlsStream<Socket>;
+pub(super) type TlsStream = tokio_rustls::client::TlsStream<Corked>;
 
 pub(crate) const TLS_BUILT_IN: bool = true;
 
@@ -265,11 +267,12 @@ pub(super) async fn handshake(
     };
     let offers = Arc::clone(&lock(&config.0.offers));
     let connector = TlsConnector::from(Arc::clone(offers.of(versions)));
-    let stream = connector
-        .connect(name, socket)
+    let mut stream = connector
+        .connect(name, Corked::new(socket))
         .await
         .map_err(TlsFailure::from)?;
-    let (_, session) = stream.get_ref();
+    let (corked, session) = stream.get_mut();
+    corked.uncork();
     let info = TlsInfo {
         version: match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -301,15 +304,26 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 pub(super) fn below(stream: &TlsStream) -> &Socket {
-    stream.get_ref().0
+    stream.get_ref().0.socket()
+}
+
+/// Whether the peer was not sent the end of the handshake yet.
+pub(super) fn keeps_any(stream: &TlsStream) -> bool {
+    stream.get_ref().0.keeps_any()
+}
+
+/// Sends the end of the handshake, if that has not been done: no request is going to be written soon.
+pub(super) fn let_go(stream: &mut TlsStream) {
+    stream.get_mut().0.let_go();
 }
 
 /// Reads what the kernel holds through rustls: tickets and key updates are legal on an idle connection, content, alerts and
 /// the end of the stream are not. Nothing is taken away from rustls.
 /// `cx` is registered where the transport below has no readiness of its own.
 pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(), CloseCause> {
-    let (socket, session) = stream.get_mut();
-    let mut reader = NonBlocking(socket, cx);
+    let (corked, session) = stream.get_mut();
+    corked.let_go();
+    let mut reader = NonBlocking(corked.socket_mut(), cx);
     for _ in 0..IDLE_READS {
         match session.read_tls(&mut reader) {
             Ok(0) => return Err(CloseCause::PeerClosed),
@@ -331,20 +345,22 @@ pub(super) fn settle(stream: &mut TlsStream, cx: &mut Context<'_>) -> Result<(),
 
 /// Queues a close_notify and writes what the kernel takes at once.
 pub(super) fn say_goodbye(stream: &mut TlsStream) {
-    let (socket, session) = stream.get_mut();
-    session.send_close_notify();
+    let (corked, session) = stream.get_mut();
     // A socket that takes no more closes without; the peer has not read what came before either.
-    let _ = session.write_tls(&mut AtOnce(socket));
-    socket.say_goodbye();
+    if corked.let_go() {
+        session.send_close_notify();
+        let _ = session.write_tls(&mut AtOnce(corked.socket_mut()));
+        corked.socket_mut().say_goodbye();
+    }
 }
 
 /// Whether rustls holds neither content nor a close_notify that nobody read yet.
 pub(super) fn holds_nothing(stream: &mut TlsStream) -> bool {
-    let (socket, session) = stream.get_mut();
+    let (corked, session) = stream.get_mut();
     let is_clean = session
         .process_new_packets()
         .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed());
-    is_clean && socket.is_clean()
+    is_clean && corked.socket_mut().is_clean()
 }
 
 /// Reads without waiting, past tokio's readiness, which can be stale.
@@ -376,7 +392,9 @@ fn read_at_once(
     buffer: &mut [u8],
     cx: &mut Context<'_>,
 ) -> io::Result<usize> {
-    let (socket, session) = stream.get_mut();
+    let (corked, session) = stream.get_mut();
+    corked.let_go();
+    let socket = corked.socket_mut();
     for _ in 0..IDLE_READS {
         match session.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -398,10 +416,16 @@ impl Write for AtOnce<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0.stream {
             Stream::Tcp(tcp) => (&*socket2::SockRef::from(&*tcp)).write(bytes),
+            #[cfg(unix)]
+            Stream::Unix(unix) => (&*socket2::SockRef::from(&*unix)).write(bytes),
             Stream::Tls(outer) => {
-                let (socket, session) = outer.get_mut();
+                let (corked, session) = outer.get_mut();
+                if !corked.let_go() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 let taken = session.writer().write(bytes)?;
-                session.write_tls(&mut AtOnce(socket))?;
+                // What is not written here stays with the session, which has taken it.
+                let _ = session.write_tls(&mut AtOnce(corked.socket_mut()));
                 Ok(taken)
             }
             _ => Err(io::ErrorKind::WouldBlock.into()),
