@@ -75,6 +75,11 @@ impl RequestHead {
         self.asks.as_ref().is_some_and(|asks| asks.expect_continue)
     }
 
+    /// Whether it says nothing but where it goes.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.headers.is_empty() && self.asks.is_none()
+    }
+
     /// Gives the target back that a response has taken with it. One that is still here is as the caller wrote it, and stays.
     pub(crate) fn put_back(&mut self, target: impl FnOnce() -> Target) {
         if self.target.is_nowhere() {

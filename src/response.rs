@@ -8,7 +8,8 @@
 mod reading;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::future::Future;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,17 +44,24 @@ pub use reading::Progress;
 /// ```
 pub struct Response {
     pub(crate) head: ResponseHead,
-    pub(crate) map: OnceLock<Box<HeaderMap>>,
+    pub(crate) parts: OnceLock<Box<Parts>>,
     pub(crate) content: Content,
-    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) target: Target,
-    pub(crate) extensions: Extensions,
     pub(crate) connection: Arc<ConnectionInfo>,
     pub(crate) moments: Moments,
-    pub(crate) attempts: u32,
     /// What came before the last request; most calls have none.
     pub(crate) led: Option<Box<Led>>,
     pub(crate) max_body: usize,
+}
+
+/// It is moved a dozen times on its way through the frames of those who called, and a copy of more bytes costs twice as much.
+const _: () = assert!(size_of::<Response>() <= 256);
+
+/// What a response of the `http` crate has beside status, version and body: made when it is first wanted.
+#[derive(Default)]
+pub(crate) struct Parts {
+    headers: HeaderMap,
+    extensions: Extensions,
 }
 
 /// A redirect that was followed.
@@ -80,15 +88,17 @@ pub(crate) struct Led {
     pub(crate) took: Duration,
 }
 
-/// What was measured of the last try.
-#[derive(Clone, Copy, Debug)]
+/// What was measured of the last try. Times are nanoseconds, which take half the room of a [`Duration`].
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moments {
     /// Waiting for a connection; zero if one was idle.
-    pub(crate) wait: Duration,
+    pub(crate) wait: u64,
     /// From the start of the request to the response head.
-    pub(crate) head: Duration,
+    pub(crate) head: u64,
     /// From the start of the request, earlier tries included, to the response head.
-    pub(crate) call: Duration,
+    pub(crate) call: u64,
+    /// Tries, this one included.
+    pub(crate) attempts: u32,
     /// Whether the connection had served a response before.
     pub(crate) reused: bool,
 }
@@ -96,31 +106,46 @@ pub(crate) struct Moments {
 impl Moments {
     /// When the call was started, when the last try began, when it had a connection, and when the head was there. The first
     /// three are mostly one, and then one subtraction of times is enough.
-    pub(crate) fn new([started, begun, ready, answered]: [Instant; 4], reused: bool) -> Self {
-        let head = answered.saturating_duration_since(ready);
-        let at_once = ready == started && ready == begun;
-        let (wait, call) = match at_once {
-            true => (Duration::ZERO, head),
-            false => (
-                ready.saturating_duration_since(begun),
-                answered.saturating_duration_since(started),
-            ),
+    pub(crate) fn between(
+        started: Instant,
+        begun: Instant,
+        ready: Instant,
+        answered: Instant,
+    ) -> Self {
+        let head = nanos(answered, ready);
+        let (wait, call) = match ready == started && ready == begun {
+            true => (0, head),
+            false => (nanos(ready, begun), nanos(answered, started)),
         };
         Self {
             wait,
             head,
             call,
-            reused,
+            ..Self::default()
         }
     }
+
+    /// From the start of the request, earlier tries included, to the response head.
+    pub(crate) fn call(&self) -> Duration {
+        Duration::from_nanos(self.call)
+    }
+}
+
+/// From `earlier` to `later`; 584 years at most.
+fn nanos(later: Instant, earlier: Instant) -> u64 {
+    let took = later.saturating_duration_since(earlier);
+    let seconds = took.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(took.subsec_nanos()))
 }
 
 /// Where the body is.
 pub(crate) enum Content {
-    /// Behind the head, in the same allocation.
-    Kept,
+    /// Behind the head, in the same allocation; the trailer section came with it.
+    Kept(Option<Box<HeaderMap>>),
     /// On its connection, or nowhere any more.
     Apart(Body),
+    /// Read to its end, which was this trailer section.
+    Over(Box<HeaderMap>),
     /// There is none: the connection was switched to another protocol. The lock is there because a stream need not be Sync.
     Switched(Box<Mutex<Upgraded>>),
 }
@@ -138,31 +163,46 @@ impl Response {
 
     /// The fields as a map, built on first use. For one field [`header`](Self::header) is cheaper.
     pub fn headers(&self) -> &HeaderMap {
-        self.map.get_or_init(|| Box::new(self.head.to_map()))
+        &self.parts().headers
+    }
+
+    fn parts(&self) -> &Parts {
+        self.parts.get_or_init(|| {
+            Box::new(Parts {
+                headers: self.head.to_map(),
+                extensions: Extensions::new(),
+            })
+        })
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts {
+        self.parts();
+        self.parts
+            .get_mut()
+            .expect("the line above has made the parts")
     }
 
     /// The fields, to be changed.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.headers();
-        self.map
-            .get_mut()
-            .expect("the line above has built the map")
+        &mut self.parts_mut().headers
     }
 
     /// The value of the first field of this name, if it is visible ASCII; no map is built for it.
     pub fn header(&self, name: &str) -> Option<&str> {
-        match self.map.get() {
-            Some(map) => map.get(name)?.to_str().ok(),
+        match self.parts.get() {
+            Some(parts) => parts.headers.get(name)?.to_str().ok(),
             None => visible(self.head.first(name)?),
         }
     }
 
     /// The values of all fields of this name, as bytes; no map is built for it.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let map = self.map.get();
-        let head = map.is_none().then(|| self.head.all(name));
+        let parts = self.parts.get();
+        let head = parts.is_none().then(|| self.head.all(name));
         let in_head = head.into_iter().flatten();
-        let in_map = map.into_iter().flat_map(move |map| map.get_all(name));
+        let in_map = parts
+            .into_iter()
+            .flat_map(move |parts| parts.headers.get_all(name));
         in_head.chain(in_map.map(HeaderValue::as_bytes))
     }
 
@@ -174,9 +214,9 @@ impl Response {
     /// Bytes of the body that are still to be read, where that is known: not of one that is decoded as it is read.
     pub fn content_length(&self) -> Option<u64> {
         match &self.content {
-            Content::Kept => Some(self.head.kept_body_len() as u64),
+            Content::Kept(_) => Some(self.head.kept_body_len() as u64),
             Content::Apart(body) => body.left(),
-            Content::Switched(_) => Some(0),
+            Content::Over(_) | Content::Switched(_) => Some(0),
         }
     }
 
@@ -184,7 +224,7 @@ impl Response {
     /// length then are those of the decoded content. What has no body is left as it is, and so is a part of a coded body
     /// (status 206), which nobody can decode.
     pub(crate) fn decode(&mut self, accepted: Accepted, method: &Method) {
-        if self.map.get().is_none() && !self.head.may_be_coded() {
+        if self.parts.get().is_none() && !self.head.may_be_coded() {
             return;
         }
         let Some(applied) = Applied::of(self.values("content-encoding"), accepted) else {
@@ -194,9 +234,9 @@ impl Response {
             return;
         }
         let body = match &mut self.content {
-            Content::Kept => Body::with_trailers(self.head.kept_body(), self.trailers.take()),
+            Content::Kept(trailers) => Body::with_trailers(self.head.kept_body(), trailers.take()),
             Content::Apart(body) => std::mem::take(body),
-            Content::Switched(_) => return,
+            Content::Over(_) | Content::Switched(_) => return,
         };
         let decoding = Decoding::new(applied, self.target.origin(), method.clone());
         self.content = Content::Apart(body.decoded(decoding));
@@ -207,12 +247,14 @@ impl Response {
 
     /// What was attached to this response.
     pub fn extensions(&self) -> &Extensions {
-        &self.extensions
+        self.parts
+            .get()
+            .map_or_else(|| &*NOTHING, |parts| &parts.extensions)
     }
 
     /// What was attached to this response, to be changed.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.extensions
+        &mut self.parts_mut().extensions
     }
 
     /// The connection that this came over.
@@ -238,24 +280,25 @@ impl Response {
         let moments = &self.moments;
         let opened = (!moments.reused).then_some(&self.connection);
         let some = |took: Duration| (!took.is_zero()).then_some(took);
+        let some_nanos = |took: u64| some(Duration::from_nanos(took));
         let led = self.led.as_ref().map_or(Duration::ZERO, |led| led.took);
         let last = moments.wait.saturating_add(moments.head);
         Timings {
             redirects: some(led),
-            earlier: some(moments.call.saturating_sub(last)),
-            pool_wait: some(moments.wait),
+            earlier: some_nanos(moments.call.saturating_sub(last)),
+            pool_wait: some_nanos(moments.wait),
             resolve: opened.and_then(|opened| opened.resolve),
             connect: opened.and_then(|opened| opened.connect),
             tls: opened.and_then(|opened| opened.handshake),
-            head: Some(moments.head),
-            total: Some(led.saturating_add(moments.call)),
+            head: Some(Duration::from_nanos(moments.head)),
+            total: Some(led.saturating_add(moments.call())),
             reused: moments.reused,
         }
     }
 
     /// How often the request was sent; 1 unless a connection turned out to be dead.
     pub fn attempts(&self) -> u32 {
-        self.attempts
+        self.moments.attempts
     }
 
     /// The redirects that led here, in the order in which they were followed; [`url`](Self::url) is where they ended.
@@ -273,25 +316,33 @@ impl Response {
     }
 
     /// The whole body, decoded. Fails with [`ErrorKind::TooLarge`] beyond `max_body` (64 MiB by default).
-    pub async fn bytes(self) -> Result<Bytes> {
+    pub fn bytes(self) -> impl Future<Output = Result<Bytes>> + Send + 'static {
+        // Taken apart here, because a future that holds a whole response is more than twice as large, and is moved.
         let limit = self.max_body;
-        match self.content {
-            Content::Kept if self.head.kept_body_len() <= limit => Ok(self.head.into_kept_body()),
-            Content::Kept => Ok(
-                collect_within(Body::from(self.head.into_kept_body()), limit)
-                    .await?
-                    .bytes,
-            ),
-            Content::Apart(body) => Ok(collect_within(body, limit).await?.bytes),
-            Content::Switched(_) => Ok(Bytes::new()),
+        let body = match self.content {
+            Content::Kept(_) if self.head.kept_body_len() <= limit => {
+                Ok(self.head.into_kept_body())
+            }
+            Content::Kept(_) => Err(Body::from(self.head.into_kept_body())),
+            Content::Apart(body) => Err(body),
+            Content::Over(_) | Content::Switched(_) => Ok(Bytes::new()),
+        };
+        async move {
+            match body {
+                Ok(arrived) => Ok(arrived),
+                Err(body) => Ok(collect_within(body, limit).await?.bytes),
+            }
         }
     }
 
     /// The next piece of the body as it arrives; `None` at the end. Dropping the future loses nothing.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        if matches!(self.content, Content::Kept) {
+        if let Content::Kept(trailers) = &mut self.content {
             let kept = self.head.kept_body();
-            self.content = Content::Apart(Body::empty());
+            self.content = match trailers.take() {
+                None => Content::Apart(Body::empty()),
+                Some(trailers) => Content::Over(trailers),
+            };
             return Ok((!kept.is_empty()).then_some(kept));
         }
         let Content::Apart(body) = &mut self.content else {
@@ -301,7 +352,12 @@ impl Response {
             match frame?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Ok(Some(data)),
-                Err(frame) => self.trailers = into_trailers(frame).map(Box::new),
+                Err(frame) => {
+                    if let Some(trailers) = into_trailers(frame) {
+                        self.content = Content::Over(Box::new(trailers));
+                        return Ok(None);
+                    }
+                }
             }
         }
         Ok(None)
@@ -322,18 +378,18 @@ impl Response {
                 );
             }
         }
-        Ok(self.trailers.as_deref().cloned())
+        let Content::Over(trailers) = &self.content else {
+            return Ok(None);
+        };
+        Ok(Some((**trailers).clone()))
     }
 
     /// The body alone; trailers come as its last frame.
     pub fn into_body(self) -> Body {
         match self.content {
-            Content::Kept => Body::with_trailers(self.head.into_kept_body(), self.trailers),
-            // Trailers that have come are the end: there is nothing left of the body.
-            Content::Apart(body) => match self.trailers {
-                None => body,
-                Some(trailers) => Body::with_trailers(Bytes::new(), Some(trailers)),
-            },
+            Content::Kept(trailers) => Body::with_trailers(self.head.into_kept_body(), trailers),
+            Content::Apart(body) => body,
+            Content::Over(trailers) => Body::with_trailers(Bytes::new(), Some(trailers)),
             Content::Switched(_) => Body::empty(),
         }
     }
@@ -349,7 +405,7 @@ impl Response {
                 let upgraded = upgraded.into_inner();
                 Ok(upgraded.unwrap_or_else(PoisonError::into_inner))
             }
-            Content::Kept | Content::Apart(_) => {
+            Content::Kept(_) | Content::Apart(_) | Content::Over(_) => {
                 let status = self.head.status.as_u16();
                 Err(
                     Error::new(ErrorKind::Protocol, Some(Phase::Head), Sent::All)
@@ -364,8 +420,10 @@ impl Response {
 
     /// The same response in the types of the `http` crate.
     pub fn into_http(mut self) -> http::Response<Body> {
-        let headers = std::mem::take(self.headers_mut());
-        let extensions = std::mem::take(&mut self.extensions);
+        let Parts {
+            headers,
+            extensions,
+        } = std::mem::take(self.parts_mut());
         let (status, version) = (self.status(), self.version());
         let mut response = http::Response::new(self.into_body());
         *response.status_mut() = status;
@@ -398,19 +456,14 @@ impl<B: Into<Body>> From<http::Response<B>> for Response {
         let (parts, body) = response.into_parts();
         Self {
             head: ResponseHead::new(parts.status, parts.version, Bytes::new(), 0, 0),
-            map: OnceLock::from(Box::new(parts.headers)),
+            parts: OnceLock::from(Box::new(Parts {
+                headers: parts.headers,
+                extensions: parts.extensions,
+            })),
             content: Content::Apart(body.into()),
-            trailers: None,
             target: Target::nowhere(),
-            extensions: parts.extensions,
             connection: Arc::new(ConnectionInfo::none(parts.version)),
-            moments: Moments {
-                wait: Duration::ZERO,
-                head: Duration::ZERO,
-                call: Duration::ZERO,
-                reused: false,
-            },
-            attempts: 0,
+            moments: Moments::default(),
             led: None,
             max_body: DEFAULT_MAX_BODY,
         }
@@ -429,6 +482,9 @@ impl fmt::Debug for Response {
             .finish_non_exhaustive()
     }
 }
+
+/// What is attached to a response to which nothing was attached.
+static NOTHING: LazyLock<Extensions> = LazyLock::new(Extensions::new);
 
 fn visible(value: &[u8]) -> Option<&str> {
     let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));

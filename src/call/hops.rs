@@ -18,22 +18,30 @@ use crate::head::DefaultFields;
 use crate::policy::{Asked, Challenge, Redirects, Refused};
 use crate::response::{Content, Led, Redirect, Response};
 use crate::stats::Event;
+use crate::url::Origin;
 
 /// What one URL of a call leaves to the next.
 pub(super) struct Trail<'a> {
     deadline: Deadline<'a>,
     /// When this hop began.
     begun: Instant,
-
     /// Whether the body can be sent again. Asked before it is sent: one that cannot is gone then.
     replayable: bool,
     /// Whether one that cannot came back from this hop as whole as it was.
     is_whole: bool,
-    /// The client's default fields without what another origin must not see, once there was one.
-    stripped: Option<Box<DefaultFields>>,
-    /// The hops before this one, if there was any.
-    led: Option<Box<Led>>,
     worn: Worn,
+    /// Of the hops before this one, if there was any.
+    past: Option<Box<Past>>,
+}
+
+/// What the hops before have left.
+#[derive(Default)]
+struct Past {
+    led: Box<Led>,
+    /// The client's default fields without what another origin must not see, once there was one.
+    stripped: Option<DefaultFields>,
+    /// Origins whose 401 was answered.
+    answered: Vec<Origin>,
 }
 
 impl<'a> Trail<'a> {
@@ -45,9 +53,8 @@ impl<'a> Trail<'a> {
             begun,
             replayable: call.body.is_replayable(),
             is_whole: false,
-            stripped: None,
-            led: None,
             worn: Worn::default(),
+            past: None,
         }
     }
 
@@ -61,7 +68,7 @@ impl<'a> Trail<'a> {
 
     /// The default fields that this hop may send.
     pub(super) fn defaults<'d>(&'d self, engine: &'d Engine) -> &'d DefaultFields {
-        self.stripped.as_deref().unwrap_or(&engine.defaults)
+        defaults(self.past.as_deref(), engine)
     }
 
     /// The same, and what the caller did not put on himself.
@@ -69,8 +76,7 @@ impl<'a> Trail<'a> {
         &'d mut self,
         engine: &'d Engine,
     ) -> (&'d DefaultFields, &'d mut Worn) {
-        let defaults = self.stripped.as_deref().unwrap_or(&engine.defaults);
-        (defaults, &mut self.worn)
+        (defaults(self.past.as_deref(), engine), &mut self.worn)
     }
 
     /// This hop is over, and nothing was asked of the body.
@@ -83,14 +89,17 @@ impl<'a> Trail<'a> {
 
     /// The final response is told what led to it.
     pub(super) fn end(&mut self, response: &mut Response) {
-        response.led = self.led.take();
+        // One that an interceptor has got elsewhere may bring what led to it there.
+        if self.past.is_some() || response.led.is_some() {
+            response.led = self.past.take().map(|past| past.led);
+        }
     }
 
     /// The next hop begins.
     fn next(&mut self) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
-        self.led.get_or_insert_default().took += took;
+        self.past.get_or_insert_default().led.took += took;
         self.begun = now;
     }
 
@@ -98,7 +107,7 @@ impl<'a> Trail<'a> {
     pub(super) fn dress(&mut self, engine: &Engine, call: &mut Call) {
         if let Some(identity) = &engine.identity {
             let head = &mut call.head;
-            let defaults = self.stripped.as_deref().unwrap_or(&engine.defaults);
+            let defaults = defaults(self.past.as_deref(), engine);
             let worn = &mut self.worn;
             identity.dress(&head.target, &mut head.headers, defaults.map(), worn);
         }
@@ -112,10 +121,11 @@ impl<'a> Trail<'a> {
         response: &mut Response,
     ) -> Result<bool> {
         let fields = &call.head.headers;
-        let answers = engine
-            .identity
-            .as_deref()
-            .and_then(|identity| identity.answers(&response.target, fields, &self.worn));
+        let mut answered = self.past.iter().flat_map(|past| &past.answered);
+        let is_answered = answered.any(|origin| origin.is_of(&response.target));
+        let identity = engine.identity.as_deref().filter(|_| !is_answered);
+        let answers =
+            identity.and_then(|identity| identity.answers(&response.target, fields, &self.worn));
         let Some(renewing) = answers else {
             return Ok(false);
         };
@@ -130,7 +140,7 @@ impl<'a> Trail<'a> {
         }
         let renewed = renewing.renew(&challenge, &self.deadline).await;
         let renewed = renewed.map_err(|error| {
-            let (method, attempts) = (&call.head.method, response.attempts);
+            let (method, attempts) = (&call.head.method, response.attempts());
             error.on_call(origin.clone(), method, attempts, self.replayable)
         })?;
         if !renewed || !(self.replayable || self.is_whole) {
@@ -141,7 +151,7 @@ impl<'a> Trail<'a> {
             let origin = &origin;
             told.tell(|call| Event::Authenticated { call, origin });
         }
-        self.worn.answered.push(origin);
+        self.past.get_or_insert_default().answered.push(origin);
         call.head.put_back(|| response.target.take());
         response.content = Content::Apart(Body::empty());
         self.next();
@@ -155,22 +165,22 @@ impl<'a> Trail<'a> {
         call: &mut Call,
         response: &mut Response,
     ) -> Result<bool> {
-        let own = call.redirects.take();
-        let redirects = own.as_deref().unwrap_or(&engine.redirects);
-        let outcome = self.step(engine, redirects, call, response);
-        call.redirects = own;
-        outcome.map_err(|refused| {
-            let error = refused.into_error();
-            let origin = response.target.origin();
-            let counters = engine.pool.counters(&origin);
-            counters.body_failed(error.kind(), error.phase());
-            error.on_call(
-                origin,
-                &call.head.method,
-                response.attempts,
-                self.replayable,
-            )
-        })
+        let own = call.own.clone();
+        let redirects = own.as_deref().and_then(|own| own.redirects.as_ref());
+        let redirects = redirects.unwrap_or(&engine.redirects);
+        self.step(engine, redirects, call, response)
+            .map_err(|refused| {
+                let error = refused.into_error();
+                let origin = response.target.origin();
+                let counters = engine.pool.counters(&origin);
+                counters.body_failed(error.kind(), error.phase());
+                error.on_call(
+                    origin,
+                    &call.head.method,
+                    response.attempts(),
+                    self.replayable,
+                )
+            })
     }
 
     fn step(
@@ -184,7 +194,10 @@ impl<'a> Trail<'a> {
             head: &call.head,
             from: &response.target,
             replayable: self.replayable || self.is_whole,
-            followed: self.led.as_ref().map_or(0, |led| led.redirects.len()),
+            followed: self
+                .past
+                .as_ref()
+                .map_or(0, |past| past.led.redirects.len()),
         };
         let status = response.status();
         let locations = response.values("location");
@@ -200,7 +213,9 @@ impl<'a> Trail<'a> {
         if step.is_foreign() {
             self.worn.is_led_away = true;
             // The caller has named it for an origin that this one is not.
-            call.unix = None;
+            if call.own(|own| own.unix.as_ref()).is_some() {
+                call.own_mut().unix = None;
+            }
             self.strip_defaults(engine, redirects);
         }
         let from = response.target.origin();
@@ -214,8 +229,8 @@ impl<'a> Trail<'a> {
                 to,
             });
         }
-        let led = self.led.get_or_insert_default();
-        led.redirects.push(Redirect {
+        let past = self.past.get_or_insert_default();
+        past.led.redirects.push(Redirect {
             status,
             target: response.target.take(),
         });
@@ -230,9 +245,15 @@ impl<'a> Trail<'a> {
     fn strip_defaults(&mut self, engine: &Engine, redirects: &Redirects) {
         let mut fields = self.defaults(engine).map().clone();
         if redirects.strip(&mut fields) {
-            self.stripped = Some(Box::new(DefaultFields::new(&fields)));
+            self.past.get_or_insert_default().stripped = Some(DefaultFields::new(&fields));
         }
     }
+}
+
+/// The default fields that a hop may send which has this past.
+fn defaults<'d>(past: Option<&'d Past>, engine: &'d Engine) -> &'d DefaultFields {
+    let stripped = past.and_then(|past| past.stripped.as_ref());
+    stripped.unwrap_or(&engine.defaults)
 }
 
 /// Bytes of a 401 that are taken in while credentials are renewed, so that it holds no connection.

@@ -168,7 +168,7 @@ impl Identity {
         worn: &Worn,
     ) -> Option<Arc<Renewing>> {
         let own = fields.contains_key(AUTHORIZATION) && !worn.authorization;
-        if own || worn.answered.iter().any(|origin| origin.is_of(target)) {
+        if own {
             return None;
         }
         self.authenticator(target, worn)
@@ -182,8 +182,6 @@ pub(super) struct Worn {
     cookies: bool,
     /// A redirect has led it to another origin: from then on only credentials bound to an origin by name are worn.
     pub(super) is_led_away: bool,
-    /// Origins whose 401 was answered.
-    pub(super) answered: Vec<Origin>,
 }
 
 /// An authenticator and the origins that it answers.

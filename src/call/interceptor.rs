@@ -4,6 +4,7 @@
 //! and tries of it, for a try the exchange. Each run of the end gets a request of its own and the options of the call, so that
 //! an interceptor may run it never, once, or again. Nothing here is reached by a client without interceptors.
 
+use std::borrow::Cow;
 use std::future::{Future, ready};
 use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -303,7 +304,8 @@ pub(super) async fn around_call(
     // The limits need its timers.
     runtime()?;
     let started = Instant::now();
-    let timeouts = *call.timeouts.as_deref().unwrap_or(&engine.timeouts);
+    let own = call.own(|own| own.timeouts.as_ref());
+    let timeouts = *own.unwrap_or(&engine.timeouts);
     let deadline = Deadline::new(&timeouts, started);
     let replayable = call.body.is_replayable();
     let fields = take(&mut call.head.headers);
@@ -551,7 +553,7 @@ fn to_request(call: &mut Call, fields: HeaderMap) -> http::Request<Body> {
 /// The call that an interceptor has made of a request.
 fn into_call(options: &Call, request: http::Request<Body>) -> Result<Call> {
     let (parts, body) = request.into_parts();
-    let url = UrlInput::Uri(parts.uri).parse(None);
+    let url = UrlInput::Uri(Cow::Owned(parts.uri)).parse(None);
     let url = url.map_err(Error::invalid_request)?;
     let mut call = options.like(body);
     call.head = RequestHead {
@@ -562,7 +564,7 @@ fn into_call(options: &Call, request: http::Request<Body>) -> Result<Call> {
     };
     if let Some(credentials) = url.authorization {
         let fields = &mut call.head.headers;
-        fields.entry(AUTHORIZATION).or_insert(credentials);
+        fields.entry(AUTHORIZATION).or_insert(*credentials);
     }
     mark_secrets(&mut call.head.headers);
     call.extensions = parts.extensions;

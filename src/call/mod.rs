@@ -110,18 +110,8 @@ impl Engine {
 pub(crate) struct Call {
     pub(crate) head: RequestHead,
     pub(crate) body: Body,
-    /// In place of the client's.
-    pub(crate) timeouts: Option<Box<Timeouts>>,
-    /// In place of the client's.
-    pub(crate) versions: Option<HttpVersions>,
-    /// In place of the client's.
-    pub(crate) redirects: Option<Box<Redirects>>,
-    /// In place of the client's.
-    pub(crate) unix: Option<Arc<Path>>,
-    /// In place of the client's.
-    pub(crate) proxies: Option<Arc<Proxies>>,
-    /// In place of the client's.
-    pub(crate) retry: Option<Arc<Retry>>,
+    /// Most calls have nothing of their own.
+    pub(crate) own: Option<Arc<Own>>,
     /// The user vouches that the request may be sent twice.
     pub(crate) idempotent: bool,
     pub(crate) max_body: usize,
@@ -135,7 +125,28 @@ pub(crate) struct Call {
     pub(crate) told: Option<Arc<CallTold>>,
 }
 
+/// What a call has in place of its client's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) timeouts: Option<Timeouts>,
+    pub(crate) versions: Option<HttpVersions>,
+    pub(crate) redirects: Option<Redirects>,
+    pub(crate) unix: Option<Arc<Path>>,
+    pub(crate) proxies: Option<Arc<Proxies>>,
+    pub(crate) retry: Option<Arc<Retry>>,
+}
+
 impl Call {
+    /// What it has of its own, to be changed.
+    pub(crate) fn own_mut(&mut self) -> &mut Own {
+        Arc::make_mut(self.own.get_or_insert_default())
+    }
+
+    /// One thing of those that it has of its own.
+    pub(crate) fn own<T: ?Sized>(&self, one: impl FnOnce(&Own) -> Option<&T>) -> Option<&T> {
+        self.own.as_deref().and_then(one)
+    }
+
     /// A call with the same options that leads nowhere yet.
     pub(crate) fn like(&self, body: Body) -> Self {
         Self {
@@ -146,12 +157,7 @@ impl Call {
                 asks: self.head.asks.clone(),
             },
             body,
-            timeouts: self.timeouts.clone(),
-            versions: self.versions,
-            redirects: self.redirects.clone(),
-            unix: self.unix.clone(),
-            proxies: self.proxies.clone(),
-            retry: self.retry.clone(),
+            own: self.own.clone(),
             idempotent: self.idempotent,
             max_body: self.max_body,
             accepted: self.accepted,
@@ -214,8 +220,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, call: &mut Call, place: &mut Place
 /// Goes where the call leads.
 async fn follow(engine: &Arc<Engine>, call: &mut Call, place: &mut Place) -> Result<()> {
     let runtime = runtime()?;
-    let own = call.timeouts.take();
-    let timeouts = own.as_deref().unwrap_or(&engine.timeouts);
+    let own = call.own.clone();
+    let timeouts = own.as_deref().and_then(|own| own.timeouts.as_ref());
+    let timeouts = timeouts.unwrap_or(&engine.timeouts);
     let mut trail = Trail::begin(timeouts, call);
     loop {
         trail.dress(engine, call);
@@ -298,7 +305,9 @@ fn hosts(
     runtime: &Handle,
 ) -> Result<(Arc<Host>, Option<Arc<Host>>, HttpVersions)> {
     check_request(&call.head, &call.body)?;
-    let versions = call.versions.unwrap_or(engine.versions);
+    let versions = *call
+        .own(|own| own.versions.as_ref())
+        .unwrap_or(&engine.versions);
     let versions = versions::of_call(versions, &call.head)?;
     let way = ways::of_call(engine, call, versions)?;
     let target = &call.head.target;
@@ -309,7 +318,7 @@ fn hosts(
 }
 
 /// The response that a step has put there.
-fn put(place: &mut Place) -> &mut Response {
+pub(crate) fn put(place: &mut Place) -> &mut Response {
     place
         .as_mut()
         .expect("a step that succeeds puts a response there")
@@ -402,7 +411,7 @@ impl Hop<'_> {
             401 => self.engine.identity.is_some(),
             429 | 503 => true,
             301 | 302 | 307 | 308 => {
-                let own = self.call.redirects.as_deref();
+                let own = self.call.own(|own| own.redirects.as_ref());
                 own.unwrap_or(&self.engine.redirects).follows() && head.first("location").is_some()
             }
             _ => false,
@@ -441,8 +450,13 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
     let lent = match before {
         None => {
             let careful = hop.replay.is_careful();
-            pool.checkout(host, &hop.deadline, careful, told, begun)
-                .await
+            match pool.checkout_idle(host, careful, told, begun) {
+                Some(lease) => Ok((lease, begun)),
+                None => {
+                    pool.checkout(host, &hop.deadline, careful, told, begun)
+                        .await
+                }
+            }
         }
         Some(failed) => {
             pool.checkout_again(host, &hop.deadline, failed, told, begun)
@@ -481,16 +495,21 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
     let call = &mut *hop.call;
     let answered = Instant::now();
     let connection = Arc::clone(lease.info());
-    let moments = Moments::new([hop.started, begun, ready, answered], lease.is_reused());
+    let attempts = hop.replay.attempts();
+    let moments = Moments {
+        attempts,
+        reused: lease.is_reused(),
+        ..Moments::between(hop.started, begun, ready, answered)
+    };
     let content = match answer.body {
         AnswerBody::Kept => {
             lease.release(answered);
-            Content::Kept
+            Content::Kept(answer.trailers)
         }
         AnswerBody::Streaming => {
             let asked = Asked {
                 method: call.head.method.clone(),
-                attempts: hop.replay.attempts(),
+                attempts,
                 replayable: hop.replay.is_replayable(),
             };
             Content::Apart(lease.into_body(hop.deadline, hop.started, asked))
@@ -499,14 +518,11 @@ async fn exchange(hop: &mut Hop<'_>, before: Option<&Failed>) -> Result<(), Fail
     };
     *hop.place = Some(Response {
         head: answer.head,
-        map: OnceLock::new(),
+        parts: OnceLock::new(),
         content,
-        trailers: answer.trailers,
         target: call.head.target.take(),
-        extensions: Extensions::new(),
         connection,
         moments,
-        attempts: hop.replay.attempts(),
         led: None,
         max_body: call.max_body,
     });
@@ -554,9 +570,9 @@ impl<'a> Watch<'a> {
 
     fn responded(mut self, response: &Response) {
         if let Some(counters) = self.counters.take() {
-            let taken = response.moments.call;
+            let taken = response.moments.call();
             counters.responded(response.head.status.as_u16(), taken);
-            if matches!(response.content, Content::Kept) {
+            if matches!(response.content, Content::Kept(_)) {
                 counters.body_done(taken);
             }
         }

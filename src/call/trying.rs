@@ -70,7 +70,7 @@ impl<'a> Trying<'a> {
     /// `None` if neither the client nor the call has a policy.
     pub(super) fn of(hop: &Hop<'a>) -> Option<Self> {
         let policies = &hop.engine.policies;
-        let own = hop.call.retry.as_ref();
+        let own = hop.call.own(|own| own.retry.as_ref());
         if !policies.is_set() && own.is_none() {
             return None;
         }
@@ -277,8 +277,8 @@ impl<'a> Trying<'a> {
         }
         let mut response = Box::new(response);
         self.last = Some(match &response.content {
-            Content::Kept => Last::Response(response),
-            Content::Apart(_) | Content::Switched(_) => {
+            Content::Kept(_) => Last::Response(response),
+            Content::Apart(_) | Content::Over(_) | Content::Switched(_) => {
                 // Dropped before the wait, so that its connection is drained or closed.
                 response.content = Content::Apart(Body::empty());
                 Last::GivenUp(response)

@@ -18,8 +18,10 @@ pub(super) fn of_call<'a>(
     call: &'a Call,
     versions: HttpVersions,
 ) -> Result<Way<'a>> {
-    let unix = call.unix.as_ref().or(engine.unix.as_ref());
-    let proxies = call.proxies.as_deref().or(engine.proxies.as_deref());
+    let own_unix = call.own(|own| own.unix.as_ref());
+    let own_proxies = call.own(|own| own.proxies.as_deref());
+    let unix = own_unix.or(engine.unix.as_ref());
+    let proxies = own_proxies.or(engine.proxies.as_deref());
     let mut way = Way {
         versions,
         unix,
@@ -29,7 +31,7 @@ pub(super) fn of_call<'a>(
         return Ok(way);
     };
     // A path is more than a proxy, unless the call itself has named the proxy and none of its own.
-    if unix.is_some() && (call.unix.is_some() || call.proxies.is_none()) {
+    if unix.is_some() && (own_unix.is_some() || own_proxies.is_none()) {
         return Ok(way);
     }
     way.proxy = proxies.choose(&call.head.target)?.map(|via| Detour {

@@ -113,7 +113,7 @@ enum Asking {
 /// The `base_url` of a client.
 struct Base {
     target: Target,
-    authorization: Option<HeaderValue>,
+    authorization: Option<Box<HeaderValue>>,
 }
 
 /// What became of the connections of a client that was closed.
@@ -294,15 +294,13 @@ impl Client {
 
     fn parse(&self, url: impl IntoUrl) -> Result<Parsed> {
         let base = self.0.base.as_ref();
-        let mut parsed = url
-            .into_url_input()
-            .parse(base.map(|base| &base.target))
-            .map_err(Error::invalid_request)?;
-        let same = |base: &&Base| base.target.same_origin(&parsed.target);
-        if parsed.authorization.is_none() {
-            parsed.authorization = base
-                .filter(same)
-                .and_then(|base| base.authorization.clone());
+        let url = url.into_url_input();
+        let parsed = url.parse(base.map(|base| &base.target));
+        let mut parsed = parsed.map_err(Error::invalid_request)?;
+        if let (Some(base), None) = (base, &parsed.authorization) {
+            if base.target.same_origin(&parsed.target) {
+                parsed.authorization.clone_from(&base.authorization);
+            }
         }
         self.0.engine.check_scheme(&parsed.target)?;
         Ok(parsed)

@@ -199,13 +199,13 @@ impl RequestBuilder {
     /// ```
     #[cfg(unix)]
     pub fn unix_socket(mut self, path: impl AsRef<Path>) -> Self {
-        self.call.unix = Some(path.as_ref().into());
+        self.call.own_mut().unix = Some(path.as_ref().into());
         self
     }
 
     /// Whether the client lets this call lead where it asks to.
     pub(super) fn check_unix(&mut self) {
-        let Some(path) = &self.call.unix else {
+        let Some(path) = self.call.own(|own| own.unix.as_deref()) else {
             return;
         };
         let mistake = match self.client.0.no_unix {

@@ -95,7 +95,7 @@ impl RequestBuilder {
     /// ```
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         let none = || Arc::new(Proxies::Set(Vec::new()));
-        let proxies = self.call.proxies.get_or_insert_with(none);
+        let proxies = self.call.own_mut().proxies.get_or_insert_with(none);
         Arc::make_mut(proxies).add(proxy);
         self
     }
@@ -108,18 +108,18 @@ impl RequestBuilder {
     /// # Ok(()) }
     /// ```
     pub fn no_proxy(mut self) -> Self {
-        self.call.proxies = Some(Arc::new(Proxies::Set(Vec::new())));
+        self.call.own_mut().proxies = Some(Arc::new(Proxies::Set(Vec::new())));
         self
     }
 
     /// Whether the client lets this call go through what it asks for.
     pub(super) fn check_proxies(&mut self) {
-        let Some(Proxies::Set(proxies)) = self.call.proxies.as_deref() else {
+        let Some(Proxies::Set(proxies)) = self.call.own(|own| own.proxies.as_deref()) else {
             return;
         };
         let checked = check(
             proxies,
-            self.call.unix.is_some(),
+            self.call.own(|own| own.unix.as_ref()).is_some(),
             self.client.0.deny_private,
         );
         if let Err(mistake) = checked {

@@ -30,7 +30,7 @@ impl RequestBuilder {
     /// # Ok(()) }
     /// ```
     pub fn redirects(mut self, redirects: Redirects) -> Self {
-        self.call.redirects = Some(Box::new(redirects));
+        self.call.own_mut().redirects = Some(redirects);
         self
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +14,12 @@ use super::status::is_error;
 use super::status_error::into_error;
 use super::{Asking, Client};
 use crate::body::{Accepted, Body, Compression};
-use crate::call::{Call, run, taken};
+use crate::call::{Call, Own, put, run, taken};
 use crate::config::HttpVersions;
 use crate::deadline::Timeouts;
 use crate::error::{BoxFuture, Error, Result};
 use crate::head::{Asks, RequestHead, is_secret, mark_secrets};
-use crate::policy::{Redirects, Retry};
 use crate::response::Response;
-use crate::socket::Proxies;
 use crate::url::{Parsed, Target};
 
 /// A request being made. `send` sends it; so does `.await`, with one allocation more.
@@ -53,12 +50,7 @@ pub struct RequestBuilder {
 /// What a request asks of the client rather than of the server.
 #[derive(Clone, Debug)]
 struct Options {
-    timeouts: Option<Box<Timeouts>>,
-    versions: Option<HttpVersions>,
-    redirects: Option<Box<Redirects>>,
-    unix: Option<Arc<Path>>,
-    proxies: Option<Arc<Proxies>>,
-    retry: Option<Arc<Retry>>,
+    own: Option<Arc<Own>>,
     error_for_status: Option<bool>,
     idempotent: bool,
     max_body: usize,
@@ -69,7 +61,7 @@ struct Options {
 impl RequestBuilder {
     pub(super) fn new(client: Client, method: Method, url: Result<Parsed>) -> Self {
         let (target, userinfo, mistake) = match url {
-            Ok(parsed) => (parsed.target, parsed.authorization.map(Box::new), None),
+            Ok(parsed) => (parsed.target, parsed.authorization, None),
             Err(error) => (Target::nowhere(), None, Some(error)),
         };
         let max_body = client.0.max_body;
@@ -83,12 +75,7 @@ impl RequestBuilder {
                     asks: None,
                 },
                 body: Body::empty(),
-                timeouts: None,
-                versions: None,
-                redirects: None,
-                unix: None,
-                proxies: None,
-                retry: None,
+                own: None,
                 idempotent: false,
                 max_body,
                 accepted: Accepted::NONE,
@@ -114,12 +101,7 @@ impl RequestBuilder {
         builder.call.head.headers = parts.headers;
         builder.call.body = body;
         if let Some(options) = options {
-            builder.call.timeouts = options.timeouts;
-            builder.call.versions = options.versions;
-            builder.call.redirects = options.redirects;
-            builder.call.unix = options.unix;
-            builder.call.proxies = options.proxies;
-            builder.call.retry = options.retry;
+            builder.call.own = options.own;
             builder.call.idempotent = options.idempotent;
             builder.call.max_body = options.max_body;
             builder.call.head.asks = options.asks;
@@ -200,17 +182,15 @@ impl RequestBuilder {
 
     /// Time limits of this call, in place of all of the client's.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.call.timeouts = Some(Box::new(timeouts));
+        self.call.own_mut().timeouts = Some(timeouts);
         self
     }
 
     /// The limit of the whole call, its body included; the other limits stay.
     pub fn timeout(mut self, total: Duration) -> Self {
         let client = self.client.0.engine.timeouts;
-        self.call
-            .timeouts
-            .get_or_insert_with(|| Box::new(client))
-            .total = Some(total);
+        let timeouts = self.call.own_mut().timeouts.get_or_insert(client);
+        timeouts.total = Some(total);
         self
     }
 
@@ -222,7 +202,7 @@ impl RequestBuilder {
 
     /// Which versions of HTTP this call may be made over, in place of the client's setting.
     pub fn http_versions(mut self, versions: HttpVersions) -> Self {
-        self.call.versions = Some(versions);
+        self.call.own_mut().versions = Some(versions);
         self
     }
 
@@ -331,12 +311,7 @@ impl RequestBuilder {
         self.finish()?;
         let mut extensions = self.call.extensions;
         extensions.insert(Options {
-            timeouts: self.call.timeouts,
-            versions: self.call.versions,
-            redirects: self.call.redirects,
-            unix: self.call.unix,
-            proxies: self.call.proxies,
-            retry: self.call.retry,
+            own: self.call.own,
             error_for_status: self.error_for_status,
             idempotent: self.call.idempotent,
             max_body: self.call.max_body,
@@ -367,15 +342,15 @@ impl RequestBuilder {
             let replayable = self.call.body.is_replayable();
             let mut place = None;
             run(&self.client.0.engine, &mut self.call, &mut place).await?;
-            let response = taken(place);
             let error_for_status = self
                 .error_for_status
                 .unwrap_or(self.client.0.error_for_status);
-            if error_for_status && is_error(response.status()) {
+            if error_for_status && is_error(put(&mut place).status()) {
                 // Boxed: it is rare, and would weigh on the future of every call.
-                return Err(Box::pin(fail(&self.client, &self.call, response, replayable)).await);
+                let failing = fail(&self.client, &self.call, taken(place), replayable);
+                return Err(Box::pin(failing).await);
             }
-            Ok(response)
+            Ok(taken(place))
         }
     }
 
@@ -455,13 +430,14 @@ impl RequestBuilder {
         let client = self.client.0.codings;
         let headers = &mut self.call.head.headers;
         let enabled = self.decompress.unwrap_or(client.enabled);
-        if headers.contains_key(header::ACCEPT_ENCODING) {
+        let is_bare = headers.is_empty();
+        if !is_bare && headers.contains_key(header::ACCEPT_ENCODING) {
             return match enabled {
                 true => listed(headers),
                 false => Accepted::NONE,
             };
         }
-        let wanted = enabled && !headers.contains_key(header::RANGE);
+        let wanted = enabled && (is_bare || !headers.contains_key(header::RANGE));
         if !wanted && client.asks == Asking::Us {
             headers.insert(
                 header::ACCEPT_ENCODING,

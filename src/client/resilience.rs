@@ -63,7 +63,7 @@ impl RequestBuilder {
         if let Err(mistake) = retry.check() {
             self.note(mistake);
         }
-        self.call.retry = Some(Arc::new(retry));
+        self.call.own_mut().retry = Some(Arc::new(retry));
         self
     }
 

@@ -26,7 +26,7 @@ impl Response {
 /// it came: the status is what went wrong.
 pub(super) async fn into_error(mut response: Response) -> Error {
     let (body, truncated) = match &mut response.content {
-        Content::Kept => {
+        Content::Kept(_) => {
             let mut body = response.head.kept_body();
             let truncated = body.len() > MAX_KEPT;
             body.truncate(MAX_KEPT);
@@ -38,7 +38,7 @@ pub(super) async fn into_error(mut response: Response) -> Error {
             let truncated = !matches!(read, Ok(Ok(false)));
             (start.freeze(), truncated)
         }
-        Content::Switched(_) => (Bytes::new(), false),
+        Content::Over(_) | Content::Switched(_) => (Bytes::new(), false),
     };
     status_error(&mut response, body, truncated)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Version};
 use tokio::time::Instant;
 
 use crate::body::Body;
@@ -199,6 +199,10 @@ pub(crate) async fn open(opener: &impl Opener, steps: &Steps, keeper: Keeper) ->
 
 /// Whether a request can be sent at all; asked before a connection is used for it.
 pub(crate) fn check_request(head: &RequestHead, body: &Body) -> Result<()> {
+    // What most requests are has nothing that could be wrong, and is looked at again when it is written.
+    if head.method == Method::GET && head.is_bare() && body.is_empty() {
+        return Ok(());
+    }
     upload::check_request(head, body).map_err(Error::invalid_request)
 }
 

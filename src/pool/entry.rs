@@ -247,8 +247,10 @@ impl Host {
         loop {
             let mut expired = Vec::new();
             let candidate = self.lock().checkout(now, &mut expired);
-            for connection in expired {
-                self.discard_expired(connection, now);
+            if !expired.is_empty() {
+                for connection in expired {
+                    self.discard_expired(connection, now);
+                }
             }
             let candidate = candidate?;
             let careful = careful || candidate.doubtful || candidate.idle_for >= TRUSTED;
@@ -377,7 +379,9 @@ impl Host {
     /// Does what the machine decided, now that its lock is released.
     pub(super) fn act(&self, actions: ToDo, why: CloseCause) {
         let was_served = !actions.served.is_empty();
-        actions.served.into_iter().for_each(Served::wake);
+        if was_served {
+            actions.served.into_iter().for_each(Served::wake);
+        }
         if self.shared.capacity.is_starving() {
             if was_served {
                 // The next in line may now be the one who waits for a unit.

@@ -746,6 +746,9 @@ impl<C, S: Clone, E> HostPool<C, S, E> {
 impl<C, S: Clone, E> HostPool<C, S, E> {
     /// Lends the slots that are free, each to the first in line whom it serves.
     fn lend_slots(&mut self, now: Instant, actions: &mut Actions<C, S>) {
+        if self.waiters.len() == 0 {
+            return;
+        }
         while let Some(newest) = self.sessions.newest_with_room(now) {
             let Some((place, beyond)) = self.waiters.first_for_session(newest) else {
                 break;

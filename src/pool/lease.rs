@@ -272,10 +272,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let shared = self.host.shared();
-        let max_drain = shared.limits.max_drain;
         match &self.connection {
+            // It was given back.
+            None => return,
             Some(Connection::Http1(connection)) if connection.is_in_body() => {
+                let shared = self.host.shared();
+                let max_drain = shared.limits.max_drain;
                 // Of a client that was closed nothing is used again, so nothing is worth a read.
                 let closed = shared.closed.load(Ordering::SeqCst);
                 if closed || max_drain == 0 || !connection.can_discard(max_drain) {
@@ -283,7 +285,7 @@ impl Drop for Lease {
                     return self.give_back(None);
                 }
             }
-            _ => return self.give_back(None),
+            Some(_) => return self.give_back(None),
         }
         drop(self.told.take());
         if let Some(Connection::Http1(connection)) = self.connection.take() {

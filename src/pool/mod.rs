@@ -147,8 +147,21 @@ impl Pool {
         self.0.host(target, way, runtime)
     }
 
-    /// Lends a connection of `host`, waiting in line for one if need be. A `careful` caller, whose request may not be sent
-    /// twice, has the kernel asked whether the connection still stands. Answers the time after the wait.
+    /// Lends a connection of `host` that is idle, if there is one. A `careful` caller, whose request may not be sent twice, has
+    /// the kernel asked whether it still stands.
+    pub(crate) fn checkout_idle(
+        &self,
+        host: &Arc<Host>,
+        careful: bool,
+        told: Option<&Arc<CallTold>>,
+        now: Instant,
+    ) -> Option<Lease> {
+        let mut lease = host.try_idle(now, careful)?;
+        lease.begin(told);
+        Some(lease)
+    }
+
+    /// Waits in line for a connection of `host`. Answers the time after the wait as well.
     pub(crate) async fn checkout(
         &self,
         host: &Arc<Host>,
@@ -157,10 +170,6 @@ impl Pool {
         told: Option<&Arc<CallTold>>,
         now: Instant,
     ) -> Result<(Lease, Instant)> {
-        if let Some(mut lease) = host.try_idle(now, careful) {
-            lease.begin(told);
-            return Ok((lease, now));
-        }
         let claim = Claim {
             want: Want::Any,
             careful,

@@ -350,7 +350,7 @@ impl Via {
         };
         match (protocol, parsed.authorization) {
             (_, None) => {}
-            (Protocol::Http, Some(basic)) => inner.authorize(basic),
+            (Protocol::Http, Some(basic)) => inner.authorize(*basic),
             (_, Some(basic)) => inner.login = Some(Login::of_basic(&basic)?),
         }
         Ok(Self(Arc::new(inner)))

@@ -2,6 +2,7 @@
 //!
 //! Hidden from the documentation and no part of the public surface. It only wraps what the library does anyway.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::url::{Target, UrlInput};
 
 /// Checks a URI as every call does; answers its port.
 pub fn check_uri(uri: &Uri) -> Option<u16> {
-    let parsed = UrlInput::Uri(uri.clone()).parse(None).ok()?;
+    let parsed = UrlInput::Uri(Cow::Borrowed(uri)).parse(None).ok()?;
     Some(parsed.target.port())
 }
 
@@ -120,7 +121,7 @@ impl Decisions {
     /// Policies, and the response that they hear of; `None` if it is not one.
     pub fn new(resilience: Resilience, response: &[u8]) -> Option<Self> {
         let url = Uri::from_static("http://api.example.com/");
-        let target: Target = UrlInput::Uri(url.clone()).parse(None).ok()?.target;
+        let target: Target = UrlInput::Uri(Cow::Borrowed(&url)).parse(None).ok()?.target;
         let mut heads = HeadDecoder::default();
         let decoded = heads.decode(response, MethodKind::Other, &Limits::default());
         let Ok(HeadStep::Final(head)) = decoded else {

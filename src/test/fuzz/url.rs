@@ -1,5 +1,7 @@
 //! Any text as a URL.
 
+use std::borrow::Cow;
+
 use http::Uri;
 
 use crate::url::UrlInput;
@@ -38,7 +40,7 @@ pub fn url(data: &[u8]) {
     // What was parsed is its own text, and says the same again in both forms.
     let written = target.uri().to_string();
     let again = UrlInput::Text(written.clone().into()).parse(None);
-    let as_uri = UrlInput::Uri(target.uri().clone()).parse(None);
+    let as_uri = UrlInput::Uri(Cow::Borrowed(target.uri())).parse(None);
     for same in [again, as_uri] {
         let Ok(same) = same else {
             panic!("{written:?} of {text:?} is refused");
@@ -52,7 +54,7 @@ pub fn url(data: &[u8]) {
     }
     // The other way in must lead to the same place, if it is open at all.
     if let Ok(uri) = text.parse::<Uri>() {
-        if let Ok(other) = UrlInput::Uri(uri).parse(None) {
+        if let Ok(other) = UrlInput::Uri(Cow::Owned(uri)).parse(None) {
             assert!(other.target.same_origin(&target), "{text:?}");
             assert_eq!(
                 other.target.path_and_query(),
