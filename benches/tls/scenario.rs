@@ -39,19 +39,25 @@ pub(crate) struct Scenario {
 
 /// Every scenario, in the order of the report.
 pub(crate) const SCENARIOS: [Scenario; 6] = [
-    alone("full-handshake", Work::Full, HANDSHAKES),
-    alone("resumed-handshake", Work::Resumed, HANDSHAKES),
-    alone("cold-start", Work::Cold, CLIENTS),
-    alone("cold-start-classic", Work::ColdClassic, CLIENTS),
+    // Of fewer, what a client does once would be a part of each.
+    alone("full-handshake", Work::Full, 1500, HANDSHAKES),
+    alone("resumed-handshake", Work::Resumed, 1500, HANDSHAKES),
+    alone("cold-start", Work::Cold, 300, CLIENTS),
+    alone("cold-start-classic", Work::ColdClassic, 300, CLIENTS),
     many("get-64-http1", Work::Http1),
     many("get-64-http2", Work::Http2),
 ];
 
-const fn alone(name: &'static str, work: Work, contenders: &'static [Contender]) -> Scenario {
+const fn alone(
+    name: &'static str,
+    work: Work,
+    units: usize,
+    contenders: &'static [Contender],
+) -> Scenario {
     Scenario {
         name,
         work,
-        units: 300,
+        units,
         concurrent: 1,
         contenders,
     }
