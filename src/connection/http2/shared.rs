@@ -45,7 +45,7 @@ pub(super) struct Shared {
     /// Heads that came and may be interim ones, as far as their first byte tells.
     maybe_interim: AtomicU32,
     cancels: AtomicU32,
-    library_resets: AtomicU32,
+    resets_by_h2: AtomicU32,
     refused: AtomicU32,
     news: AtomicU8,
     settled: AtomicBool,
@@ -121,7 +121,7 @@ impl Shared {
             served: AtomicBool::new(false),
             maybe_interim: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
-            library_resets: AtomicU32::new(0),
+            resets_by_h2: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             news: AtomicU8::new(0),
             settled: AtomicBool::new(false),
@@ -274,7 +274,7 @@ impl Shared {
 
     /// h2 has reset a stream because the peer broke a rule. It gives the session up at the 1,025th.
     pub(super) fn note_library_reset(&self) {
-        if self.library_resets.fetch_add(1, Ordering::Relaxed) + 1 == MOST_LIBRARY_RESETS {
+        if self.resets_by_h2.fetch_add(1, Ordering::Relaxed) + 1 == MOST_LIBRARY_RESETS {
             self.call(News::WORN);
         }
     }
