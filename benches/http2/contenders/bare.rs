@@ -34,6 +34,10 @@ impl Bare {
         let fields = request.headers_mut();
         fields.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         fields.insert(header::USER_AGENT, HeaderValue::from_static("bare/0.1.0"));
+        fields.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("gzip, deflate"),
+        );
         std::future::poll_fn(|cx| self.session.poll_ready(cx)).await?;
         Ok(self.session.send_request(request, is_all)?)
     }
