@@ -257,6 +257,20 @@ impl Chain {
             End::Attempt(attempt) => !matches!(*lock(&attempt.reached), Reached::Nothing),
         }
     }
+
+    /// The try that it is around, if it is around one.
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.end {
+            End::Call(_) => None,
+            End::Attempt(attempt) => Some(attempt),
+        }
+    }
+
+    /// Whether a try was answered, and the interceptors have the answer.
+    fn is_answered(&self) -> bool {
+        let reached = self.attempt().map(|attempt| *lock(&attempt.reached));
+        matches!(reached, Some(Reached::Answered(_)))
+    }
 }
 
 /// Runs the interceptor at a place, or the end behind the last.
@@ -528,11 +542,16 @@ async fn within(
     };
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
-        let mut sent = Sent::Nothing;
-        if chain.may_have_sent() {
-            (expired.phase, sent) = (Phase::Head, Sent::All);
+        if !chain.may_have_sent() {
+            return Err(Error::timeout(expired, Sent::Nothing));
         }
-        Err(Error::timeout(expired, sent))
+        expired.phase = Phase::Head;
+        let error = Error::timeout(expired, Sent::All);
+        // An interceptor has taken the time, which it would take again.
+        Err(match chain.is_answered() {
+            true => error.never_again(),
+            false => error,
+        })
     })
 }
 

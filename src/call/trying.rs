@@ -293,9 +293,6 @@ impl<'a> Trying<'a> {
         let hints = Hints {
             unprocessed: failed.refusal.is_some() || failed.unwritten,
             stale: is_stale && error.sent() != Sent::Nothing,
-            answered: error.is_timeout()
-                && error.sent() != Sent::Nothing
-                && hop.course.given.is_none(),
             unanswered: hop.course.given.map(|given| given.elapsed()),
         };
         let mut seen = Seen::of_failure(error, hints);

@@ -38,8 +38,6 @@ pub(crate) struct Hints {
     pub(crate) unprocessed: bool,
     /// A kept connection ended before any byte of the response.
     pub(crate) stale: bool,
-    /// It was answered in time; an interceptor has kept the answer until a limit struck.
-    pub(crate) answered: bool,
     /// How long the request had been on its way without an answer, if it was.
     pub(crate) unanswered: Option<Duration>,
 }
@@ -192,7 +190,6 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
         return (Class::Final, report);
     }
     match error.kind() {
-        Kind::Timeout if hints.answered => (Class::Final, Report::Neutral),
         Kind::Io | Kind::Protocol | Kind::Timeout | Kind::TooLarge if hints.unprocessed => {
             (Class::Unprocessed, Report::Neutral)
         }
