@@ -365,7 +365,7 @@ struct Attempt {
     no_defaults: DefaultFields,
     /// What the last run that failed says to those who may try again.
     failed: Mutex<Option<Failed>>,
-    /// How far the last run came.
+    /// How far the last run came; of several at once, the one that came furthest.
     reached: Mutex<Reached>,
 }
 
@@ -461,11 +461,16 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        *lock(self.reached) = match self.hop.course.given {
-            None => Reached::Nothing,
-            Some(at) if self.has_answer => Reached::Answered(at),
-            Some(at) => Reached::Given(at),
+        let Some(at) = self.hop.course.given else {
+            return;
         };
+        let mut reached = lock(self.reached);
+        match *reached {
+            _ if self.has_answer => *reached = Reached::Answered(at),
+            // Of two runs at once the one that was answered counts, whichever ends last.
+            Reached::Answered(_) => {}
+            Reached::Nothing | Reached::Given(_) => *reached = Reached::Given(at),
+        }
     }
 }
 
@@ -502,7 +507,8 @@ pub(super) async fn around_attempt(
     };
     let error = match outcome {
         Ok(response) => {
-            if let Reached::Given(at) | Reached::Answered(at) = reached {
+            // In place of an answer that did not come, it is the interceptor's own.
+            if let Reached::Answered(at) = reached {
                 hop.course.given = Some(at);
             }
             let response = adopt_of_try(response, hop.call);
@@ -519,7 +525,11 @@ pub(super) async fn around_attempt(
     }
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
     let failed = failed.filter(|failed| failed.error.kind() == error.kind());
-    let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
+    let mut failed = failed.unwrap_or_else(|| {
+        let mut own = Failed::before_exchange(error.clone());
+        own.elsewhere = !matches!(reached, Reached::Given(_));
+        own
+    });
     failed.error = error;
     // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
     failed.unpolled = lent.and_then(Lent::take_back);

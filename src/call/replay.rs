@@ -99,7 +99,7 @@ impl Replay {
         let is_early = matches!(error.phase(), Some(Phase::Write | Phase::Head));
         // A session that others have brought down fails those, too, who had not written anything.
         let failed_alike = failed.unwritten && !is_ours;
-        if !is_early || (error.kind() != ErrorKind::Io && !failed_alike) {
+        if failed.elsewhere || !is_early || (error.kind() != ErrorKind::Io && !failed_alike) {
             return None;
         }
         if error.sent() == Sent::Nothing

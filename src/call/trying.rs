@@ -293,6 +293,7 @@ impl<'a> Trying<'a> {
         let hints = Hints {
             unprocessed: failed.refusal.is_some() || failed.unwritten,
             stale: is_stale && error.sent() != Sent::Nothing,
+            elsewhere: failed.elsewhere,
             unanswered: hop.course.given.map(|given| given.elapsed()),
         };
         let mut seen = Seen::of_failure(error, hints);

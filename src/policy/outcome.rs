@@ -38,6 +38,8 @@ pub(crate) struct Hints {
     pub(crate) unprocessed: bool,
     /// A kept connection ended before any byte of the response.
     pub(crate) stale: bool,
+    /// An interceptor has the error from elsewhere, so that it says nothing of the origin.
+    pub(crate) elsewhere: bool,
     /// How long the request had been on its way without an answer, if it was.
     pub(crate) unanswered: Option<Duration>,
 }
@@ -133,6 +135,10 @@ impl Seen {
     /// A failure before the response head.
     pub(crate) fn of_failure(error: &Error, hints: Hints) -> Self {
         let (class, report) = class_of(error, hints);
+        let report = match hints.elsewhere {
+            true => Report::Neutral,
+            false => report,
+        };
         Self {
             class,
             timeout: error.is_timeout(),

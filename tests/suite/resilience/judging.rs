@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use http::Request;
-use sockeye::{Body, CircuitState, Next, Phase, Response, Result, Retry, Timeouts};
+use sockeye::{Body, CircuitState, ErrorKind, Next, Phase, Response, Result, Retry, Timeouts};
 
 use super::{Act, SECOND, URL, build, get, opens_after, play};
-use crate::support::peer::{World, ok, settle};
+use crate::support::peer::{Dial, World, ok, settle};
 
 /// An interceptor that keeps the answer for a minute.
 async fn dawdle(request: Request<Body>, next: Next<'_>) -> Result<Response> {
@@ -35,6 +35,51 @@ async fn a_limit_behind_the_answer_is_no_reason_for_another_try() {
         assert_eq!(error.is_retryable(), attempts > 1, "{error}");
         settle(&client, &world).await;
     }
+}
+
+/// What an interceptor has from elsewhere says nothing of the origin: an error of another's, or an answer in place of one that did not
+/// come.
+#[tokio::test(start_paused = true)]
+async fn what_comes_from_elsewhere_opens_and_closes_no_circuit() {
+    let elsewhere = World::new();
+    elsewhere.always(Dial::Refuse);
+    let other = build(&elsewhere, |client| client);
+    let world = World::new();
+    let client = build(&world, |client| {
+        client.circuit_breaker(opens_after(2)).attempt_interceptor({
+            let other = other.clone();
+            move |request: Request<Body>, next: Next<'static>| {
+                let other = other.clone();
+                async move {
+                    match request.uri().path() {
+                        "/token" => other.get("http://other.test/").send().await,
+                        "/fallback" => match next.run(request).await {
+                            Ok(response) => Ok(response),
+                            Err(_) => Ok(Response::from(http::Response::new("kept"))),
+                        },
+                        _ => next.run(request).await,
+                    }
+                }
+            }
+        })
+    });
+    let circuit = client.circuit_breaker(URL).unwrap();
+    let get = |path: &str| client.get(format!("http://peer.test{path}")).send();
+    for _ in 0..3 {
+        let error = get("/token").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    }
+    assert_eq!(circuit.state(), CircuitState::Closed);
+    play(&world, [Act::Close, Act::Close, Act::Close]);
+    get("/").await.unwrap_err();
+    assert_eq!(
+        get("/fallback").await.unwrap().text().await.unwrap(),
+        "kept"
+    );
+    get("/").await.unwrap_err();
+    assert_eq!(circuit.state(), CircuitState::Open);
+    settle(&other, &elsewhere).await;
+    settle(&client, &world).await;
 }
 
 /// What an interceptor does behind the answer is not the server's time, and an answer of its own says nothing of the server.
@@ -91,4 +136,40 @@ async fn an_interceptors_own_doing_is_no_sign_of_the_server() {
     let circuit = client.circuit_breaker(URL).unwrap();
     assert_eq!(circuit.state(), CircuitState::Open);
     settle(&client, &world).await;
+}
+
+/// An interceptor that sends two at once and takes the first answer: the other, which is dropped, takes nothing back.
+#[tokio::test(start_paused = true)]
+async fn the_answered_one_of_two_counts() {
+    async fn hedge(request: Request<Body>, next: Next<'_>) -> Result<Response> {
+        let copy = Request::get(request.uri()).body(Body::empty()).unwrap();
+        tokio::select! {
+            biased;
+            first = next.run(request) => first,
+            second = next.run(copy) => second,
+        }
+    }
+    for acts in [
+        [Act::Say(ok("")), Act::Silence],
+        [Act::Silence, Act::Say(ok(""))],
+    ] {
+        let world = World::new();
+        let seen = play(&world, [Act::Close, Act::Close]);
+        let client = build(&world, |client| {
+            client
+                .circuit_breaker(opens_after(3))
+                .attempt_interceptor(hedge)
+        });
+        for _ in 0..2 {
+            seen.then([Act::Close, Act::Close]);
+            get(&client).await.unwrap_err();
+        }
+        seen.then(acts);
+        get(&client).await.unwrap();
+        seen.then([Act::Close, Act::Close]);
+        get(&client).await.unwrap_err();
+        let circuit = client.circuit_breaker(URL).unwrap();
+        assert_eq!(circuit.state(), CircuitState::Closed);
+        settle(&client, &world).await;
+    }
 }
