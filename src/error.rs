@@ -282,6 +282,12 @@ impl Error {
         self
     }
 
+    /// Adds how often the request was tried only, where no more is known of the call.
+    pub(crate) fn tried(mut self, attempts: u32) -> Self {
+        self.inner().attempts = attempts;
+        self
+    }
+
     /// Adds whether the request may be sent twice whatever its method is.
     pub(crate) fn vouched(mut self, vouched: bool) -> Self {
         if vouched {

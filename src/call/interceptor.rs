@@ -296,6 +296,8 @@ struct WholeCall {
     options: Call,
     /// Whether it was run.
     begun: AtomicBool,
+    /// Whether the request may be sent twice, whatever its method: as the last run had it, whose answer is the call's.
+    vouched: AtomicBool,
 }
 
 impl WholeCall {
@@ -304,8 +306,9 @@ impl WholeCall {
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
         let mut place = None;
-        follow(&self.engine, &mut call, &mut place).await?;
-        Ok(taken(place))
+        let outcome = follow(&self.engine, &mut call, &mut place).await;
+        self.vouched.store(call.is_vouched(), Ordering::Relaxed);
+        outcome.map(|()| taken(place))
     }
 }
 
@@ -322,6 +325,7 @@ pub(super) async fn around_call(
     let timeouts = *own.unwrap_or(&engine.timeouts);
     let deadline = Deadline::new(&timeouts, started);
     let replayable = call.body.is_replayable();
+    let vouched = AtomicBool::new(call.is_vouched());
     let fields = take(&mut call.head.headers);
     let request = to_request(call, fields);
     let mut options = call.like(Body::empty());
@@ -332,15 +336,22 @@ pub(super) async fn around_call(
             engine: Arc::clone(engine),
             options,
             begun: AtomicBool::new(false),
+            vouched,
         })),
     });
-    match within(&deadline, &chain, request).await {
+    let outcome = within(&deadline, &chain, request).await;
+    // The fields are with the interceptors; what makes an error of a status later goes by this.
+    if let End::Call(whole) = &chain.end {
+        call.idempotent = whole.vouched.load(Ordering::Relaxed);
+    }
+    match outcome {
         Ok(response) => {
             *place = Some(adopt(response, call));
             Ok(())
         }
         Err(error) => {
             let head = &call.head;
+            let error = error.vouched(call.idempotent);
             Err(error.on_call(head.target.origin(), &head.method, 0, replayable))
         }
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::Request;
-use sockeye::{Body, CircuitState, ErrorKind, Next, Phase, Response, Result, Retry, Timeouts};
+use http::{HeaderValue, Request};
+use sockeye::{
+    Body, CircuitState, ErrorKind, Next, Phase, Response, Result, Retry, Timeouts, on_request,
+};
 
-use super::{Act, SECOND, URL, build, get, opens_after, play};
+use super::{Act, SECOND, URL, build, failed_with, get, opens_after, play, status};
 use crate::support::peer::{Dial, World, ok, settle};
 
 /// An interceptor that keeps the answer for a minute.
@@ -34,6 +36,63 @@ async fn a_limit_behind_the_answer_is_no_reason_for_another_try() {
         );
         assert_eq!(error.is_retryable(), attempts > 1, "{error}");
         settle(&client, &world).await;
+    }
+}
+
+/// Ruling 20: an idempotency key counts for the error as it counts for the policy, whoever has put it there, and wherever the status
+/// becomes an error.
+#[tokio::test(start_paused = true)]
+async fn an_idempotency_key_counts_behind_interceptors() {
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        Nothing,
+        Adds,
+        Removes,
+    }
+    let key = "idempotency-key";
+    for (own, change, attempts) in [
+        (false, Change::Nothing, 1),
+        (true, Change::Nothing, 3),
+        (false, Change::Adds, 3),
+        (true, Change::Removes, 1),
+    ] {
+        for by_interceptor in [false, true] {
+            let world = World::new();
+            let seen = play(&world, [502, 502, 502].map(status));
+            let client = build(&world, |client| {
+                client
+                    .retry(Retry::default())
+                    .interceptor(async move |request: Request<Body>, next: Next<'_>| {
+                        let response = next.run(request).await?;
+                        match by_interceptor {
+                            true => response.error_for_status().await,
+                            false => Ok(response),
+                        }
+                    })
+                    .interceptor(on_request(move |parts| {
+                        match change {
+                            Change::Nothing => {}
+                            Change::Adds => {
+                                let value = HeaderValue::from_static("7");
+                                drop(parts.headers.insert(key, value));
+                            }
+                            Change::Removes => drop(parts.headers.remove(key)),
+                        }
+                        Ok(())
+                    }))
+            });
+            let call = client.post(URL).body("text");
+            let call = match own {
+                true => call.idempotency_key(),
+                false => call,
+            };
+            let (code, error) = failed_with(call.send().await);
+            let case = format!("{own}, {change:?}, {by_interceptor}: {error}");
+            assert_eq!((code, seen.count()), (502, attempts as usize), "{case}");
+            assert_eq!(error.attempts(), attempts, "{case}");
+            assert_eq!(error.is_retryable(), attempts > 1, "{case}");
+            settle(&client, &world).await;
+        }
     }
 }
 
