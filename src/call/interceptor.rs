@@ -369,6 +369,8 @@ struct Attempt {
     started: Instant,
     replay: Replay,
     before: Option<Failed>,
+    /// The hold on a body that can be sent once.
+    lent: Option<Lent>,
     target: Target,
     method: Method,
     options: Call,
@@ -392,7 +394,7 @@ enum Reached {
 }
 
 impl Attempt {
-    fn of(hop: &Hop<'_>, before: Option<&Failed>) -> Box<Self> {
+    fn of(hop: &Hop<'_>, before: Option<&Failed>, lent: Option<Lent>) -> Box<Self> {
         let (timeouts, total_at) = hop.deadline.into_parts();
         Box::new(Self {
             engine: Arc::clone(hop.engine),
@@ -403,8 +405,9 @@ impl Attempt {
             total_at,
             attempt_at: hop.deadline.attempt_at(),
             started: hop.started,
-            replay: hop.replay.inside_interceptors(),
+            replay: hop.replay.clone(),
             before: before.map(Failed::without_body),
+            lent,
             target: hop.call.head.target.clone(),
             method: hop.call.head.method.clone(),
             options: hop.call.like(Body::empty()),
@@ -438,7 +441,7 @@ impl Attempt {
             worn: None,
             deadline: Deadline::of_attempt(&self.timeouts, self.total_at, self.attempt_at),
             started: self.started,
-            replay: self.replay.clone(),
+            replay: self.replay(),
             course: Course::begin(Instant::now()),
         };
         let mut run = Run {
@@ -456,6 +459,20 @@ impl Attempt {
         let error = failed.error.clone().at(&self.target.origin());
         *lock(&self.failed) = Some(failed);
         Err(error)
+    }
+
+    /// What is known of the request. A body that an interceptor has asked for something will not be there for another try.
+    fn replay(&self) -> Replay {
+        let replay = self.replay.clone();
+        match &self.lent {
+            Some(lent) if !lent.is_whole() => replay.keep_expecting(),
+            _ => replay,
+        }
+    }
+
+    /// A body that can be sent once, if no interceptor and no connection has asked it for anything.
+    fn take_back(&self) -> Option<Body> {
+        self.lent.as_ref().and_then(Lent::take_back)
     }
 
     fn take_failed(&self) -> Option<Failed> {
@@ -507,15 +524,14 @@ pub(super) async fn around_attempt(
     };
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
-        end: End::Attempt(Attempt::of(hop, before)),
+        end: End::Attempt(Attempt::of(hop, before, lent)),
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
     let outcome = within(&hop.deadline, &chain, request).await;
-    let (reached, failed) = match &chain.end {
-        End::Attempt(attempt) => (*lock(&attempt.reached), attempt.take_failed()),
-        End::Call(_) => (Reached::Nothing, None),
-    };
+    let attempt = chain.attempt();
+    let reached = attempt.map_or(Reached::Nothing, |attempt| *lock(&attempt.reached));
+    let failed = attempt.and_then(Attempt::take_failed);
     let error = match outcome {
         Ok(response) => {
             // In place of an answer that did not come, it is the interceptor's own.
@@ -524,7 +540,7 @@ pub(super) async fn around_attempt(
             }
             let response = adopt_of_try(response, hop.call);
             if hop.may_go_again(&response.head) {
-                hop.course.unpolled = lent.and_then(Lent::take_back).map(Box::new);
+                hop.course.unpolled = attempt.and_then(Attempt::take_back).map(Box::new);
             }
             *hop.place = Some(response);
             return Ok(());
@@ -543,7 +559,7 @@ pub(super) async fn around_attempt(
     });
     failed.error = error;
     // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
-    failed.unpolled = lent.and_then(Lent::take_back);
+    failed.unpolled = attempt.and_then(Attempt::take_back);
     if failed.expectation_refused {
         hop.call.head.stop_expecting();
         hop.change_cookies();
