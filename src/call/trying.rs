@@ -261,11 +261,13 @@ impl<'a> Trying<'a> {
         if status == StatusCode::TOO_MANY_REQUESTS {
             hop.host.counters().rate_limited();
         }
-        let unpolled = hop.course.unpolled.take();
-        let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
+        // Without another attempt it stays for a redirect, or for credentials.
+        let is_whole = hop.course.unpolled.is_some();
+        let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
             return Next::Break(Ok(()));
         };
         self.had_request_timeout |= status == StatusCode::REQUEST_TIMEOUT;
+        let unpolled = hop.course.unpolled.take();
         hop.take_back(unpolled.map(|body| *body));
         let Some(response) = hop.place.take() else {
             return Next::Break(Ok(()));
