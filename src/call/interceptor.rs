@@ -554,7 +554,12 @@ pub(super) async fn around_attempt(
     let failed = failed.filter(|failed| failed.error.kind() == error.kind());
     let mut failed = failed.unwrap_or_else(|| {
         let mut own = Failed::before_exchange(error.clone());
-        own.elsewhere = !matches!(reached, Reached::Given(_));
+        own.elsewhere = match reached {
+            Reached::Nothing => true,
+            Reached::Given(_) => false,
+            // Of an answer an interceptor can make an error of a status.
+            Reached::Answered(_) => !error.is_status() || error.origin() != Some(hop.host.origin()),
+        };
         own
     });
     failed.error = error;

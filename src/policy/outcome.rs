@@ -243,10 +243,13 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use bytes::Bytes;
+    use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+    use http::{Method, Version};
 
     use super::*;
     use crate::deadline::{Expired, Setting};
+    use crate::error::StatusError;
     use crate::url::Target;
 
     const KINDS: [ErrorKind; 18] = [
@@ -286,6 +289,47 @@ mod tests {
         Some(io::ErrorKind::NotFound),
         Some(io::ErrorKind::InvalidData),
     ];
+
+    /// Ruling 20: what the error of a status says of itself is what the matrix says of the response.
+    #[test]
+    fn an_error_status_is_retryable_where_the_matrix_says_so() {
+        let origin = Target::parse_base("http://a.test").unwrap().target.origin();
+        let retry = Retry::default();
+        let asks = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("1"))]);
+        for (status, fields) in (400..=999)
+            .map(|status| StatusCode::from_u16(status).unwrap())
+            .flat_map(|status| [(status, HeaderMap::new()), (status, asks.clone())])
+        {
+            let head = ResponseHead::of_fields(status, Version::HTTP_11, &fields, b"");
+            let class = Seen::of_response(&head, Some(&retry), false).class;
+            let error = Error::from_status(StatusError {
+                status,
+                headers: fields,
+                body: Bytes::new(),
+                truncated: false,
+            });
+            for (method, vouched, replayable) in [
+                (Method::GET, false, true),
+                (Method::GET, false, false),
+                (Method::POST, false, true),
+                (Method::POST, true, true),
+                (Method::POST, true, false),
+            ] {
+                let columns = Columns {
+                    idempotent: vouched || method == Method::GET,
+                    replayable,
+                    unpolled: false,
+                };
+                let told = error.clone().vouched(vouched);
+                let told = told.on_call(origin.clone(), &method, 1, replayable);
+                assert_eq!(
+                    told.is_retryable(),
+                    class.allows(columns),
+                    "{told}, vouched {vouched}, replayable {replayable}: {class:?}"
+                );
+            }
+        }
+    }
 
     /// Ruling 20: what an error says of itself is what the matrix says, whatever its kind, phase, cause and request.
     #[test]

@@ -7,7 +7,7 @@ use sockeye::{
     Body, CircuitState, ErrorKind, Next, Phase, Response, Result, Retry, Timeouts, on_request,
 };
 
-use super::{Act, SECOND, URL, build, failed_with, get, opens_after, play, status};
+use super::{Act, SECOND, URL, build, failed_with, get, opens_after, play, status, with};
 use crate::support::peer::{Dial, World, ok, settle};
 
 /// An interceptor that keeps the answer for a minute.
@@ -93,6 +93,45 @@ async fn an_idempotency_key_counts_behind_interceptors() {
             assert_eq!(error.is_retryable(), attempts > 1, "{case}");
             settle(&client, &world).await;
         }
+    }
+}
+
+/// Whatever makes an error of a status, the policies see the status: an interceptor around a try as well.
+#[tokio::test(start_paused = true)]
+async fn a_status_that_an_interceptor_makes_an_error_of_is_one() {
+    for (act, retries, state) in [
+        (with(503, "retry-after: 7\r\n"), true, CircuitState::Open),
+        (status(502), false, CircuitState::Open),
+        (with(429, "retry-after: 7\r\n"), true, CircuitState::Closed),
+        (status(404), false, CircuitState::Closed),
+    ] {
+        let world = World::new();
+        let seen = play(&world, [act.clone(), act]);
+        let client = build(&world, |client| {
+            client
+                .retry(Retry::default())
+                .circuit_breaker(opens_after(2))
+                .attempt_interceptor(async |request: Request<Body>, next: Next<'_>| {
+                    next.run(request).await?.error_for_status().await
+                })
+        });
+        let post = || client.post(URL).body("text");
+        let twice = Retry::default().with_max_attempts(2);
+        let (_, error) = failed_with(post().retry(twice).send().await);
+        let tries = if retries { 2 } else { 1 };
+        assert_eq!(
+            (error.attempts(), error.is_retryable()),
+            (tries, retries),
+            "{error}"
+        );
+        if retries {
+            assert!(seen.gaps()[0] >= 7 * SECOND, "{error}");
+        } else {
+            drop(failed_with(post().send().await));
+        }
+        let circuit = client.circuit_breaker(URL).unwrap();
+        assert_eq!(circuit.state(), state, "{error}");
+        settle(&client, &world).await;
     }
 }
 
