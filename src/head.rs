@@ -316,6 +316,22 @@ impl ResponseHead {
         named.map(|(_, value)| value)
     }
 
+    /// The length that the fields say the body has; whoever read them has found it to be right.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        let field = |name| std::str::from_utf8(self.first(name)?).ok();
+        if self.status == StatusCode::NO_CONTENT {
+            return Some(0);
+        }
+        if field("transfer-encoding").is_some() {
+            return None;
+        }
+        match field("content-length") {
+            // It may be said more than once (RFC 9110 section 8.6).
+            Some(numbers) => numbers.split(',').next()?.trim().parse().ok(),
+            None => (self.status == StatusCode::NOT_MODIFIED).then_some(0),
+        }
+    }
+
     /// The map for those who want one; values share the head's allocation.
     pub(crate) fn to_map(&self) -> HeaderMap {
         let index = self.index();
