@@ -62,6 +62,8 @@ const _: () = assert!(size_of::<Response>() <= 256);
 pub(crate) struct Parts {
     headers: HeaderMap,
     extensions: Extensions,
+    /// Whether the fields may not be those of the head.
+    changed: bool,
     length: Length,
 }
 
@@ -194,7 +196,24 @@ impl Response {
 
     /// The fields, to be changed.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.parts_mut().headers
+        let parts = self.parts_mut();
+        parts.changed = true;
+        &mut parts.headers
+    }
+
+    /// Puts the fields into the head as somebody has changed them, for those who read nothing but the head.
+    pub(crate) fn settle_fields(&mut self) {
+        let parts = self.parts.get_mut().filter(|parts| parts.changed);
+        let Some(parts) = parts else {
+            return;
+        };
+        parts.changed = false;
+        let head = &self.head;
+        let body = match &self.content {
+            Content::Kept(_) => head.kept_body(),
+            Content::Apart(_) | Content::Over(_) | Content::Switched(_) => Bytes::new(),
+        };
+        self.head = ResponseHead::of_fields(head.status, head.version, &parts.headers, &body);
     }
 
     /// The value of the first field of this name, if it is visible ASCII; no map is built for it.
@@ -486,6 +505,7 @@ impl<B: Into<Body>> From<http::Response<B>> for Response {
             parts: OnceLock::from(Box::new(Parts {
                 headers: parts.headers,
                 extensions: parts.extensions,
+                changed: true,
                 length: Length::Body(body.left()),
             })),
             content: Content::Apart(body),

@@ -35,6 +35,10 @@ use crate::url::{Target, UrlInput};
 /// go out, the client's defaults included, and the response as it came. Of several the one registered first is outermost: it sees the request
 /// first and the response last.
 ///
+/// Policies go by what comes out of the interceptors around a try: the status and the fields as they leave them, also where they make
+/// an error of the status. An answer of their own, and an error that they have from elsewhere, says nothing of the origin to a
+/// circuit breaker.
+///
 /// A request body that can be sent once comes to the interceptors around a try again, as it was, if another try is made before
 /// anybody has asked it for anything: an interceptor that passes it on, wrapped or not, gives up no retry by that, and one that
 /// has read it gets no second try.
@@ -642,12 +646,13 @@ fn adopt(mut response: Response, call: &Call) -> Response {
 }
 
 /// The same for a try: whatever an interceptor has got elsewhere is an answer to the call, and of its origin. Redirects are judged
-/// by that (security R2).
+/// by that (security R2), and policies by the fields as the interceptors leave them.
 fn adopt_of_try(response: Response, call: &Call) -> Response {
     let mut response = adopt(response, call);
     if !response.target.same_origin(&call.head.target) {
         response.target = call.head.target.clone();
     }
+    response.settle_fields();
     response
 }
 

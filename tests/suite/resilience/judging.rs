@@ -1,11 +1,13 @@
 //! What the policies and the error make of what interceptors do: with the time, the status, the fields and the answers of others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderValue, Request};
 use sockeye::{
     Body, CircuitState, ErrorKind, Next, Phase, Response, Result, Retry, Timeouts, on_request,
 };
+use tokio::time::Instant;
 
 use super::{Act, SECOND, URL, build, failed_with, get, opens_after, play, status, with};
 use crate::support::peer::{Dial, World, ok, settle};
@@ -131,6 +133,47 @@ async fn a_status_that_an_interceptor_makes_an_error_of_is_one() {
         }
         let circuit = client.circuit_breaker(URL).unwrap();
         assert_eq!(circuit.state(), state, "{error}");
+        settle(&client, &world).await;
+    }
+}
+
+/// What an interceptor around a try writes into the fields of an answer is what the policies read.
+#[tokio::test(start_paused = true)]
+async fn the_fields_that_an_interceptor_writes_are_read() {
+    // One that changes an answer, and one that answers by itself.
+    for is_own in [false, true] {
+        let world = World::new();
+        let seen = play(&world, (!is_own).then(|| status(503)));
+        let tries = Arc::new(AtomicUsize::new(0));
+        let client = build(&world, |client| {
+            client.retry(Retry::default()).attempt_interceptor({
+                let tries = Arc::clone(&tries);
+                move |request: Request<Body>, next: Next<'static>| {
+                    let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+                    async move {
+                        let mut response = match is_first && is_own {
+                            true => {
+                                let mut made = http::Response::new("busy");
+                                *made.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                                Response::from(made)
+                            }
+                            false => next.run(request).await?,
+                        };
+                        if is_first {
+                            let seconds = HeaderValue::from_static("7");
+                            response.headers_mut().insert("retry-after", seconds);
+                        }
+                        Ok(response)
+                    }
+                }
+            })
+        });
+        let began = Instant::now();
+        // A POST goes again because the server has said when.
+        let response = client.post(URL).body("text").send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "fine");
+        assert!(began.elapsed() >= 7 * SECOND);
+        assert_eq!(seen.count(), if is_own { 1 } else { 2 });
         settle(&client, &world).await;
     }
 }
