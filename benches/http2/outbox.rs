@@ -10,87 +10,66 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// A socket as h2 sees it.
-pub(crate) struct Gathering {
-    socket: Arc<TcpStream>,
-    outbox: Outbox,
+pub(crate) struct Gathering<S>(Outbox<S>);
+
+/// What was gathered. Whoever polls h2 sends it afterwards, from the same task.
+pub(crate) struct Outbox<S>(Arc<Mutex<Inside<S>>>);
+
+struct Inside<S> {
+    socket: S,
+    bytes: BytesMut,
 }
 
-/// What was gathered. Whoever polls h2 sends it afterwards.
-#[derive(Clone)]
-pub(crate) struct Outbox {
-    socket: Arc<TcpStream>,
-    bytes: Arc<Mutex<BytesMut>>,
-}
-
-impl Gathering {
+impl<S: AsyncRead + AsyncWrite + Unpin> Gathering<S> {
     /// The two ends of it.
-    pub(crate) fn new(socket: TcpStream) -> (Self, Outbox) {
-        let socket = Arc::new(socket);
-        let outbox = Outbox {
-            socket: Arc::clone(&socket),
-            bytes: Arc::default(),
-        };
-        let gathering = Self {
-            socket,
-            outbox: outbox.clone(),
-        };
-        (gathering, outbox)
+    pub(crate) fn new(socket: S) -> (Self, Outbox<S>) {
+        let bytes = BytesMut::new();
+        let inside = Arc::new(Mutex::new(Inside { socket, bytes }));
+        (Self(Outbox(Arc::clone(&inside))), Outbox(inside))
     }
 }
 
-impl Outbox {
-    fn bytes(&self) -> MutexGuard<'_, BytesMut> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl<S: AsyncWrite + Unpin> Outbox<S> {
     /// Sends all of it.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut bytes = self.bytes();
+        let Inside { socket, bytes } = &mut *self.inside();
         while !bytes.is_empty() {
-            match self.socket.try_write(&bytes) {
-                Ok(written) => bytes.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_write_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            let written = ready!(Pin::new(&mut *socket).poll_write(cx, bytes))?;
+            bytes.advance(written);
         }
         bytes.clear();
-        Poll::Ready(Ok(()))
+        Pin::new(socket).poll_flush(cx)
     }
 }
 
-impl AsyncRead for Gathering {
+impl<S> Outbox<S> {
+    fn inside(&self) -> MutexGuard<'_, Inside<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            match self.socket.try_read_buf(out) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_read_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        Pin::new(&mut self.0.inside().socket).poll_read(cx, out)
     }
 }
 
-impl AsyncWrite for Gathering {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.outbox.bytes().len() >= FULL {
-            ready!(self.outbox.poll_send(cx))?;
+        if self.0.inside().bytes.len() >= FULL {
+            ready!(self.0.poll_send(cx))?;
         }
-        self.outbox.bytes().extend_from_slice(buf);
+        self.0.inside().bytes.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -100,7 +79,7 @@ impl AsyncWrite for Gathering {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outbox.poll_send(cx)
+        self.0.poll_send(cx)
     }
 }
 

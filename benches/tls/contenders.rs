@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{Uri, Version};
+use http::{Uri, Version, header};
 use reqwest::Certificate;
 use sockeye::TlsConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, NamedGroup, RootCertStore};
+use tokio_rustls::rustls::{CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore};
 
 use crate::scenario::{BODY, Failure, PATH, Scenario, Work};
 use crate::server::Server;
@@ -26,6 +26,8 @@ use crate::server::Server;
 pub(crate) enum Contender {
     /// tokio-rustls by itself: what the others are built on.
     Bare,
+    /// The same with Sockeye's order of cipher suites.
+    BareAlike,
     /// Sockeye.
     Sockeye,
     /// reqwest.
@@ -45,6 +47,7 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::BareAlike => "bare-alike",
             Self::Sockeye => "sockeye",
             Self::Reqwest => "reqwest",
         }
@@ -52,7 +55,8 @@ impl Contender {
 
     /// The contender of that name.
     pub(crate) fn named(name: &str) -> Result<Self, Failure> {
-        let mut all = [Self::Bare, Self::Sockeye, Self::Reqwest].into_iter();
+        let all = [Self::Bare, Self::BareAlike, Self::Sockeye, Self::Reqwest];
+        let mut all = all.into_iter();
         let found = all.find(|one| one.name() == name);
         found.ok_or_else(|| format!("no contender is named {name:?}").into())
     }
@@ -70,7 +74,10 @@ impl Contender {
         runtime
             .block_on(async {
                 let slot = match self {
-                    Self::Bare => Slot::Bare(Bare::new(scenario.work, server)?),
+                    Self::Bare | Self::BareAlike => {
+                        let is_alike = self == Self::BareAlike;
+                        Slot::Bare(Bare::new(scenario.work, server, is_alike)?)
+                    }
                     Self::Sockeye => Slot::Sockeye(Sockeye::new(scenario.work, server)?),
                     Self::Reqwest => Slot::Reqwest(Reqwest::new(scenario.work, server)?),
                 };
@@ -126,7 +133,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn new(work: Work, server: &Server) -> Result<Self, Failure> {
+    fn new(work: Work, server: &Server, is_alike: bool) -> Result<Self, Failure> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(server.root_pem.as_bytes())?)?;
         // The hybrid group first, as Sockeye has it: it is a third of a handshake's work, and not what is compared.
@@ -135,6 +142,12 @@ impl Bare {
         provider
             .kx_groups
             .sort_by_key(|group| !is_hybrid(group.name()));
+        if is_alike {
+            let is_aes_128 = |suite: CipherSuite| format!("{suite:?}").contains("AES_128");
+            provider
+                .cipher_suites
+                .sort_by_key(|suite| !is_aes_128(suite.suite()));
+        }
         let provider = Arc::new(provider);
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -146,7 +159,7 @@ impl Bare {
         }
         let address = server.http1;
         let request = format!(
-            "GET {PATH} HTTP/1.1\r\nhost: {address}\r\nuser-agent: bare/0.1.0\r\naccept: */*\r\n\r\n"
+            "GET {PATH} HTTP/1.1\r\nhost: {address}\r\nuser-agent: bare/0.1.0\r\naccept: */*\r\nconnection: close\r\n\r\n"
         );
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
@@ -223,15 +236,15 @@ impl Sockeye {
                 .get(&Self::client(self.work, &self.root_pem)?, false)
                 .await;
         }
-        let length = self.get(&self.client, is_warm).await?;
-        if matches!(self.work, Work::Full | Work::Resumed) {
-            self.client.close_idle();
-        }
-        Ok(length)
+        self.get(&self.client, is_warm).await
     }
 
     async fn get(&self, client: &sockeye::Client, is_warm: bool) -> Result<usize, Failure> {
-        let response = client.get(&self.uri).send().await?;
+        let mut request = client.get(&self.uri);
+        if matches!(self.work, Work::Full | Work::Resumed) {
+            request = request.header(header::CONNECTION, "close");
+        }
+        let response = request.send().await?;
         expect_version(self.work, response.version())?;
         if !matches!(self.work, Work::Cold | Work::ColdClassic) {
             let tls = response.connection().tls.as_ref().ok_or("no TLS")?;

@@ -4,6 +4,8 @@
 //! This file starts the server, runs the scenarios and hands out the report. What is run is in `scenario.rs`, by whom in
 //! `contenders.rs`. README.md says how to read the result.
 
+#[path = "../http2/apart.rs"]
+mod apart;
 mod contenders;
 #[path = "../peers/cores.rs"]
 #[allow(dead_code, reason = "the other benches use the rest of it")]
@@ -12,6 +14,8 @@ mod measure;
 #[path = "../peers/median.rs"]
 mod median;
 mod options;
+#[path = "../http2/outbox.rs"]
+mod outbox;
 #[path = "../peers/output.rs"]
 mod output;
 #[path = "../peers/process.rs"]
@@ -31,7 +35,7 @@ use crate::measure::{METHOD, Part};
 use crate::options::{Command, HELP, Options};
 use crate::output::write;
 use crate::proxies::refuse_proxies;
-use crate::scenario::Failure;
+use crate::scenario::{Failure, Scenario};
 use crate::server::{SERVE, Server};
 
 fn main() -> ExitCode {
@@ -68,7 +72,7 @@ struct Results {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let server = setting()?;
+    let (cores, server) = setting()?;
     let rounds = options.rounds;
     println!("{rounds} rounds. How to read: {METHOD}.\n");
     let mut results = Results {
@@ -77,6 +81,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         scenarios: Vec::new(),
     };
     for scenario in &options.scenarios {
+        place(&cores, scenario)?;
         let part = measure::measure(scenario, options, &server)?;
         println!("{part}");
         results.scenarios.push(part);
@@ -89,8 +94,9 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 /// One turn of everything, for a profiler.
 fn once(options: &Options) -> Result<(), Failure> {
-    let server = setting()?;
+    let (cores, server) = setting()?;
     for scenario in &options.scenarios {
+        place(&cores, scenario)?;
         for contender in options.contenders(scenario) {
             contender.turn(scenario, options.units(scenario), &server, || Ok(()))?;
         }
@@ -98,9 +104,19 @@ fn once(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Client and server share one core from here on.
-fn setting() -> Result<Server, Failure> {
+/// The server runs on one core.
+fn setting() -> Result<(Cores, Server), Failure> {
     refuse_proxies()?;
-    Cores::given()?.use_one()?;
-    Server::start()
+    let cores = Cores::given()?;
+    cores.use_one()?;
+    Ok((cores, Server::start()?))
+}
+
+/// Where there is one thing at a time, client and server take turns on one core, and the time of a unit is the work of both.
+/// Where there are many, each has a core, and neither has the other's code and data in its caches.
+fn place(cores: &Cores, scenario: &Scenario) -> Result<(), Failure> {
+    match scenario.concurrent {
+        1 => cores.use_one(),
+        _ => cores.use_another(),
+    }
 }

@@ -17,7 +17,8 @@ use crate::server::Server;
 /// How the numbers come about, in every output.
 pub(crate) const METHOD: &str = "ratios are Sockeye's number over that of the other, taken within each round, and the median of \
     them is shown with its quartiles; absolute numbers are medians over the rounds; CPU time is the client process's own, \
-    user and system, of which the part in user mode is the kernel's estimate; client and server share one core, so that the time of a unit contains the server's work";
+    user and system, of which the part in user mode is the kernel's estimate; where there is one unit at a time, client and \
+    server share a core, so that its time contains the server's work, otherwise each has a core";
 
 /// One reading: the wall's clock, and the CPU time of this process.
 #[derive(Clone, Copy, Debug)]

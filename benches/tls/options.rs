@@ -95,7 +95,7 @@ pub(crate) const HELP: &str = "\
 cargo bench -p sockeye-benches --bench tls -- [flags]
 
   --only PART        scenarios whose name has this part; can be given again
-  --contender NAME   bare, sockeye or reqwest alone
+  --contender NAME   bare, bare-alike, sockeye or reqwest alone
   --rounds N         measured rounds (20)
   --units N          handshakes, clients or requests a turn
   --json FILE        write the result there

@@ -8,7 +8,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The work of one unit. The client's runtime has one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// A connection, a handshake of its own, a GET over HTTP/1.1, and the end of the connection.
+    /// A connection, a handshake of its own, a GET over HTTP/1.1 that says `connection: close`, and the end of the connection.
     Full,
     /// The same with a session that is resumed.
     Resumed,
@@ -73,7 +73,7 @@ const fn many(name: &'static str, work: Work) -> Scenario {
     }
 }
 
-const HANDSHAKES: &[Contender] = &[Contender::Bare, Contender::Sockeye];
+const HANDSHAKES: &[Contender] = &[Contender::Bare, Contender::BareAlike, Contender::Sockeye];
 const CLIENTS: &[Contender] = &[Contender::Sockeye, Contender::Reqwest];
 
 /// The path of the answer.

@@ -4,8 +4,10 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
+use h2::server::SendResponse;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -15,6 +17,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::server::TlsStream;
 
+use crate::outbox::Gathering;
 use crate::process::{Process, end_with_input};
 use crate::scenario::{BODY, Failure};
 
@@ -143,19 +146,35 @@ async fn answer_http1(mut stream: TlsStream<tokio::net::TcpStream>) -> Result<()
     Ok(())
 }
 
+/// Answers those together that have come together, so that it is not the server that everybody waits for.
 async fn answer_http2(stream: TlsStream<tokio::net::TcpStream>) -> Result<(), Failure> {
+    let (stream, outbox) = Gathering::new(stream);
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(256);
-    let mut session = builder.handshake(stream).await?;
-    while let Some(request) = session.accept().await {
-        let (_, mut respond) = request?;
-        let head = http::Response::builder()
-            .header("server", "tls")
-            .header("content-type", "application/json")
-            .header("content-length", BODY.len())
-            .body(())?;
-        let mut body = respond.send_response(head, false)?;
-        body.send_data(Bytes::from_static(BODY.as_bytes()), true)?;
-    }
-    Ok(())
+    let mut session = builder.handshake::<_, Bytes>(stream).await?;
+    let mut come = Vec::new();
+    std::future::poll_fn(|cx| {
+        loop {
+            match session.poll_accept(cx) {
+                Poll::Ready(Some(request)) => come.push(request?.1),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending if come.is_empty() => {
+                    ready!(outbox.poll_send(cx))?;
+                    return Poll::Pending;
+                }
+                Poll::Pending => come.drain(..).try_for_each(respond)?,
+            }
+        }
+    })
+    .await
+}
+
+fn respond(mut to: SendResponse<Bytes>) -> Result<(), Failure> {
+    let head = http::Response::builder()
+        .header("server", "tls")
+        .header("content-type", "application/json")
+        .header("content-length", BODY.len())
+        .body(())?;
+    let mut body = to.send_response(head, false)?;
+    Ok(body.send_data(Bytes::from_static(BODY.as_bytes()), true)?)
 }

@@ -163,6 +163,27 @@ async fn the_key_exchange_is_hybrid_unless_turned_off() {
 }
 
 #[tokio::test]
+async fn aes_128_is_asked_for_first_unless_turned_off() {
+    for (versions, aes_256_first, expected) in [
+        (TLS13, false, "TLS13_AES_128_GCM_SHA256"),
+        (TLS13, true, "TLS13_AES_256_GCM_SHA384"),
+        (TLS12, false, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+        (TLS12, true, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    ] {
+        within(async {
+            // A server that takes what the client names first.
+            let (authority, config) = local(versions);
+            let server = Server::tls(config, honest);
+            let tls = trusting(&authority).aes_256_first(aes_256_first);
+            let client = client_with(&tls.build().unwrap());
+            assert_eq!(settled(&client, &server).await.cipher_suite(), expected);
+            at_rest(&client);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn an_old_version_is_refused_if_a_newer_one_is_demanded() {
     within(async {
         let (authority, config) = local(TLS12);

@@ -167,6 +167,11 @@ impl FrameWalk {
 }
 
 impl FrameWalk {
+    /// Whether everything that has begun to pass is complete.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.left == 0 && self.have == 0
+    }
+
     /// The frame that has begun to pass and is not complete.
     pub(super) fn unfinished(&self) -> Option<FrameHead> {
         self.last.filter(|_| self.left > 0)
@@ -275,6 +280,29 @@ mod tests {
             passed.unwrap();
         }
         seen
+    }
+
+    #[test]
+    fn it_is_known_where_a_frame_could_be_put_in() {
+        let frames = [
+            frame(4, 0, 0, &[0, 3, 0, 0, 0, 100, 0, 2, 0, 0, 0, 1]),
+            frame(4, 1, 0, &[]),
+            frame(1, 5, 3, b"head"),
+            frame(8, 0, 0, &[0, 0, 1, 2]),
+            frame(3, 0, 3, &[0, 0, 0, 5]),
+            frame(0, 1, 3, &[7; 30]),
+        ];
+        let mut ends = vec![0];
+        for frame in &frames {
+            ends.extend(ends.last().map(|end| end + frame.len()));
+        }
+        let bytes = frames.concat();
+        for at in 0..=bytes.len() {
+            let mut walk = FrameWalk::default();
+            let passed: Result<(), ()> = walk.pass(&bytes[..at], |_| Ok(()));
+            passed.unwrap();
+            assert_eq!(walk.is_between_frames(), ends.contains(&at), "{at}");
+        }
     }
 
     #[test]

@@ -113,10 +113,29 @@ impl SessionIo {
             let now = Instant::now();
             self.shared.note_read(read as u64, now);
             if self.incoming.started || is_beginning_known(&self.buffer) {
-                self.look(now)?;
+                if let Err(error) = self.look(now) {
+                    self.go_away(cx);
+                    return Poll::Ready(Err(error));
+                }
                 self.plan_turn();
                 return Poll::Ready(Ok(self.buffer.len()));
             }
+        }
+    }
+
+    /// Tells the peer why the session ends here, where h2 knows nothing of the reason (RFC 9113 section 5.4.1). What the system
+    /// does not take at once is left out: the connection is closed in any case.
+    fn go_away(&mut self, cx: &mut Context<'_>) {
+        let Some(reason) = self.shared.why_ended().and_then(End::reason) else {
+            return;
+        };
+        if self.preface_left > 0 || !self.outgoing.is_between_frames() {
+            return;
+        }
+        let frame = goaway(reason);
+        let written = Pin::new(&mut self.socket).poll_write(cx, &frame);
+        if matches!(written, Poll::Ready(Ok(_))) {
+            let _ = Pin::new(&mut self.socket).poll_flush(cx);
         }
     }
 
@@ -265,6 +284,12 @@ impl SessionIo {
     }
 }
 
+/// GOAWAY (RFC 9113 section 6.8). No stream of the peer's was processed: a client takes none.
+fn goaway(reason: Reason) -> [u8; GOAWAY] {
+    let [a, b, c, d] = u32::from(reason).to_be_bytes();
+    [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+}
+
 /// Whether the first bytes tell what the peer speaks: a frame header, or the first line of HTTP/1.
 fn is_beginning_known(bytes: &[u8]) -> bool {
     if bytes.starts_with(HTTP1) {
@@ -362,6 +387,9 @@ impl AsyncWrite for SessionIo {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+/// Bytes of GOAWAY without debug data.
+const GOAWAY: usize = FRAME_HEAD + 8;
 
 /// What a response of HTTP/1 begins with.
 const HTTP1: &[u8] = b"HTTP/";

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use h2::Reason;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
@@ -102,6 +103,17 @@ pub(super) enum End {
     Flood(Flood),
     /// The peer asks us to allow pushes.
     EnablePush,
+}
+
+impl End {
+    /// What a peer that speaks HTTP/2 is told; nothing where h2 tells it, or where it does not listen.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::NotHttp2 | Self::EnablePush => Some(Reason::PROTOCOL_ERROR),
+            Self::Flood(_) => Some(Reason::ENHANCE_YOUR_CALM),
+            Self::Cut | Self::SpeaksHttp1 { .. } | Self::NoSettings | Self::NoPong { .. } => None,
+        }
+    }
 }
 
 impl Shared {

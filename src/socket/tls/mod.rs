@@ -189,7 +189,7 @@ impl TlsInfo {
         self.version
     }
 
-    /// The cipher suite as rustls names it, such as `TLS13_AES_256_GCM_SHA384`.
+    /// The cipher suite as rustls names it, such as `TLS13_AES_128_GCM_SHA256`.
     pub fn cipher_suite(&self) -> &str {
         self.cipher_suite
     }

@@ -34,8 +34,7 @@ fn control() -> Vec<Case> {
     let flood = |name, frames: Frames| {
         case(name, done(frames))
             .fails_as(&[ErrorKind::TooLarge], &[Phase::Head])
-            .says_anything()
-            .ends_session()
+            .goes_away(&["ENHANCE_YOUR_CALM"])
     };
     let fine = |name, frames| case(name, done(frames)).answers(200, b"done");
     let settings = [(INITIAL_WINDOW_SIZE, 65_535)];
