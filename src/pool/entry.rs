@@ -642,7 +642,7 @@ impl Host {
     fn dialled_http1(&self, id: DialId, mut connection: Box<Http1>) {
         let now = Instant::now();
         self.counters.opened(connection.info().dial_time());
-        if connection.info().tls.is_some() {
+        if connection.info().negotiated {
             self.counters.alpn(AlpnEvent::Http1);
         }
         self.learn(Spoken::Http1, now);

@@ -18,7 +18,7 @@ impl Host {
     pub(super) fn dialled_http2(&self, id: DialId, session: &Arc<Session>, driver: Box<Driver>) {
         let now = Instant::now();
         self.counters().opened(session.info().dial_time());
-        if session.info().tls.is_some() {
+        if session.info().negotiated {
             self.counters().alpn(AlpnEvent::Http2);
         }
         self.learn(Spoken::Http2, now);
@@ -69,7 +69,9 @@ impl Host {
     pub(super) fn dialled_in_vain(&self, id: DialId, prepared: &Prepared) {
         let now = Instant::now();
         self.counters().opened(prepared.info().dial_time());
-        self.counters().alpn(AlpnEvent::Http2);
+        if prepared.info().negotiated {
+            self.counters().alpn(AlpnEvent::Http2);
+        }
         self.counters().alpn(AlpnEvent::Deduplicated);
         self.closes(prepared.info().id, CloseCause::Superfluous);
         self.learn(Spoken::Http2, now);

@@ -28,6 +28,8 @@ pub struct ConnectionInfo {
     pub local_addr: Option<SocketAddr>,
     /// What the TLS handshake settled; `None` without TLS.
     pub tls: Option<TlsInfo>,
+    /// TLS has settled the protocol, ours or that of a connector.
+    pub(crate) negotiated: bool,
     pub(crate) via: Option<Via>,
     pub(crate) resolve: Option<Duration>,
     pub(crate) connect: Option<Duration>,
@@ -42,6 +44,7 @@ impl ConnectionInfo {
             remote_addr: dialled.remote_addr,
             local_addr: dialled.local_addr,
             tls: dialled.tls.clone(),
+            negotiated: dialled.tls.is_some() || dialled.alpn.is_some(),
             via: dialled.via.clone(),
             resolve: dialled.resolve,
             connect: dialled.connect,
@@ -57,6 +60,7 @@ impl ConnectionInfo {
             remote_addr: None,
             local_addr: None,
             tls: None,
+            negotiated: false,
             via: None,
             resolve: None,
             connect: None,

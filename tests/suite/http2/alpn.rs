@@ -211,6 +211,31 @@ async fn http11_required() {
     }
 }
 
+/// How often HTTP/1.1 and HTTP/2 came of a handshake.
+fn negotiated(client: &Client) -> [u64; 2] {
+    let alpn = client.stats().total.alpn;
+    [AlpnEvent::Http1, AlpnEvent::Http2].map(|event| alpn.get(event))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_negotiated_without_tls() {
+    let world = World::new();
+    let client = world.client();
+    let server = world.clone();
+    tokio::spawn(async move {
+        let first = server.accept().await;
+        tokio::spawn(speak_http1(first));
+        speak_http2(server.accept().await, Report::default()).await;
+    });
+    for versions in [HttpVersions::Http1, HttpVersions::Http2PriorKnowledge] {
+        let call = client.get("http://peer.test/").http_versions(versions);
+        read(call).await.unwrap();
+    }
+    assert_eq!(world.accepts(), 2);
+    assert_eq!(negotiated(&client), [0, 0]);
+    settle(&client, &world).await;
+}
+
 /// A call that wants HTTP/1.1 does not go over a session, and the other way round.
 #[tokio::test(start_paused = true)]
 async fn versions_of_a_call() {
@@ -230,6 +255,8 @@ async fn versions_of_a_call() {
         response.bytes().await.unwrap();
     }
     assert_eq!(world.accepts(), 2);
+    // It was the connector who negotiated.
+    assert_eq!(negotiated(&client), [1, 1]);
     // Asked for HTTP/2 alone, a server that chooses HTTP/1.1 is refused.
     world.negotiates(Alpn::Http1);
     let other = client
