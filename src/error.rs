@@ -62,7 +62,7 @@ struct Inner {
     vouched: bool,
     /// The peer has said that it did not process the request.
     unprocessed: bool,
-    /// A setting is why it failed, so it fails again.
+    /// What made it fail is on this side, so it fails again.
     is_final: bool,
     /// With which a proxy refused to make a tunnel.
     proxy_status: Option<StatusCode>,
@@ -282,6 +282,12 @@ impl Error {
         self
     }
 
+    /// Adds how often the request was tried only, where no more is known of the call.
+    pub(crate) fn tried(mut self, attempts: u32) -> Self {
+        self.inner().attempts = attempts;
+        self
+    }
+
     /// Adds whether the request may be sent twice whatever its method is.
     pub(crate) fn vouched(mut self, vouched: bool) -> Self {
         if vouched {
@@ -300,7 +306,7 @@ impl Error {
         self
     }
 
-    /// A setting of the client is why it failed, so that trying again is in vain.
+    /// A setting of the client, or the user's own code, is why it failed, so that trying again is in vain.
     pub(crate) fn never_again(mut self) -> Self {
         self.inner().is_final = true;
         self
@@ -510,7 +516,7 @@ impl Error {
         is_handshake && self.io_kind().is_some_and(is_end_of_connection)
     }
 
-    /// Whether a setting is why it failed, so that it fails again.
+    /// Whether what made it fail is on this side, so that it fails again.
     pub(crate) fn is_final(&self) -> bool {
         self.0.is_final
     }

@@ -233,10 +233,35 @@ impl ResponseHead {
             status,
             version,
             message,
-            index_at: u32::try_from(index_at).unwrap_or(u32::MAX),
-            body_at: u32::try_from(body_at).unwrap_or(u32::MAX),
+            index_at: number(index_at),
+            body_at: number(body_at),
             may_be_coded: true,
         }
+    }
+
+    /// A head of fields that are a map, with the body that is kept behind them.
+    pub(crate) fn of_fields(
+        status: StatusCode,
+        version: Version,
+        fields: &HeaderMap,
+        body: &[u8],
+    ) -> Self {
+        let mut message = Vec::new();
+        let mut index = Vec::new();
+        let mut put = |part: &[u8]| {
+            let range = (number(message.len()), number(part.len()));
+            message.extend_from_slice(part);
+            range
+        };
+        for (name, value) in fields {
+            let (name, value) = (put(name.as_str().as_bytes()), put(value.as_bytes()));
+            index.extend_from_slice(&FieldAt { name, value }.to_bytes());
+        }
+        let index_at = message.len();
+        message.extend_from_slice(&index);
+        let body_at = message.len();
+        message.extend_from_slice(body);
+        Self::new(status, version, message.into(), index_at, body_at)
     }
 
     /// Says whether a Content-Encoding is among the fields, which who has just read them all knows without a search.
@@ -289,6 +314,22 @@ impl ResponseHead {
         let fields = self.fields();
         let named = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
         named.map(|(_, value)| value)
+    }
+
+    /// The length that the fields say the body has; whoever read them has found it to be right.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        let field = |name| std::str::from_utf8(self.first(name)?).ok();
+        if self.status == StatusCode::NO_CONTENT {
+            return Some(0);
+        }
+        if field("transfer-encoding").is_some() {
+            return None;
+        }
+        match field("content-length") {
+            // It may be said more than once (RFC 9110 section 8.6).
+            Some(numbers) => numbers.split(',').next()?.trim().parse().ok(),
+            None => (self.status == StatusCode::NOT_MODIFIED).then_some(0),
+        }
     }
 
     /// The map for those who want one; values share the head's allocation.
@@ -345,6 +386,11 @@ impl ResponseHead {
     }
 }
 
+/// A place in a head, which is far smaller than 4 GiB.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +418,21 @@ mod tests {
         assert_eq!(map.get_all("a").iter().count(), 2);
         assert_eq!(head.kept_body_len(), 4);
         assert_eq!(head.into_kept_body(), "body");
+    }
+
+    #[test]
+    fn a_map_becomes_a_head() {
+        let mut fields = HeaderMap::new();
+        fields.append("a", HeaderValue::from_static("1"));
+        fields.append("b", HeaderValue::from_static("two"));
+        fields.append("a", HeaderValue::from_static(""));
+        let head = ResponseHead::of_fields(StatusCode::OK, Version::HTTP_11, &fields, b"body");
+        assert_eq!(head.to_map(), fields);
+        assert_eq!(head.first("b"), Some(&b"two"[..]));
+        assert_eq!(head.into_kept_body(), "body");
+        let fields = HeaderMap::new();
+        let head = ResponseHead::of_fields(StatusCode::OK, Version::HTTP_11, &fields, b"");
+        assert_eq!((head.fields().count(), head.kept_body_len()), (0, 0));
     }
 
     #[test]

@@ -62,6 +62,18 @@ const _: () = assert!(size_of::<Response>() <= 256);
 pub(crate) struct Parts {
     headers: HeaderMap,
     extensions: Extensions,
+    /// Whether the fields may not be those of the head.
+    changed: bool,
+    length: Length,
+}
+
+/// Who knows how long the body is.
+#[derive(Clone, Copy, Default)]
+enum Length {
+    #[default]
+    Head,
+    /// It did not come with the head, or is not as it came.
+    Body(Option<u64>),
 }
 
 /// A redirect that was followed.
@@ -170,7 +182,7 @@ impl Response {
         self.parts.get_or_init(|| {
             Box::new(Parts {
                 headers: self.head.to_map(),
-                extensions: Extensions::new(),
+                ..Parts::default()
             })
         })
     }
@@ -184,7 +196,24 @@ impl Response {
 
     /// The fields, to be changed.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.parts_mut().headers
+        let parts = self.parts_mut();
+        parts.changed = true;
+        &mut parts.headers
+    }
+
+    /// Puts the fields into the head as somebody has changed them, for those who read nothing but the head.
+    pub(crate) fn settle_fields(&mut self) {
+        let parts = self.parts.get_mut().filter(|parts| parts.changed);
+        let Some(parts) = parts else {
+            return;
+        };
+        parts.changed = false;
+        let head = &self.head;
+        let body = match &self.content {
+            Content::Kept(_) => head.kept_body(),
+            Content::Apart(_) | Content::Over(_) | Content::Switched(_) => Bytes::new(),
+        };
+        self.head = ResponseHead::of_fields(head.status, head.version, &parts.headers, &body);
     }
 
     /// The value of the first field of this name, if it is visible ASCII; no map is built for it.
@@ -211,8 +240,22 @@ impl Response {
         self.target.uri()
     }
 
-    /// Bytes of the body that are still to be read, where that is known: not of one that is decoded as it is read.
+    /// Bytes of the whole body, where the head says how many (`content-length`): the same before, while and after it is read.
+    /// Of the answer to a HEAD request it is what the answer to a GET would have. `None` of a body in chunks, of one that ends with
+    /// the connection, and of one that is decoded as it is read. What is still to be read is known to the size hint of
+    /// [`into_body`](Self::into_body).
     pub fn content_length(&self) -> Option<u64> {
+        if matches!(self.content, Content::Switched(_)) {
+            return Some(0);
+        }
+        match self.parts.get().map(|parts| parts.length) {
+            Some(Length::Body(length)) => length,
+            Some(Length::Head) | None => self.head.content_length(),
+        }
+    }
+
+    /// Bytes of the body that are still to be read, where that is known.
+    fn left(&self) -> Option<u64> {
         match &self.content {
             Content::Kept(_) => Some(self.head.kept_body_len() as u64),
             Content::Apart(body) => body.left(),
@@ -230,7 +273,7 @@ impl Response {
         let Some(applied) = Applied::of(self.values("content-encoding"), accepted) else {
             return;
         };
-        if self.status() == StatusCode::PARTIAL_CONTENT || self.content_length() == Some(0) {
+        if self.status() == StatusCode::PARTIAL_CONTENT || self.left() == Some(0) {
             return;
         }
         let body = match &mut self.content {
@@ -243,6 +286,7 @@ impl Response {
         for name in [CONTENT_ENCODING, CONTENT_LENGTH] {
             self.headers_mut().remove(name);
         }
+        self.parts_mut().length = Length::Body(None);
     }
 
     /// What was attached to this response.
@@ -423,6 +467,7 @@ impl Response {
         let Parts {
             headers,
             extensions,
+            ..
         } = std::mem::take(self.parts_mut());
         let (status, version) = (self.status(), self.version());
         let mut response = http::Response::new(self.into_body());
@@ -454,13 +499,16 @@ impl Response {
 impl<B: Into<Body>> From<http::Response<B>> for Response {
     fn from(response: http::Response<B>) -> Self {
         let (parts, body) = response.into_parts();
+        let body = body.into();
         Self {
             head: ResponseHead::new(parts.status, parts.version, Bytes::new(), 0, 0),
             parts: OnceLock::from(Box::new(Parts {
                 headers: parts.headers,
                 extensions: parts.extensions,
+                changed: true,
+                length: Length::Body(body.left()),
             })),
-            content: Content::Apart(body.into()),
+            content: Content::Apart(body),
             target: Target::nowhere(),
             connection: Arc::new(ConnectionInfo::none(parts.version)),
             moments: Moments::default(),

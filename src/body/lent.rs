@@ -37,8 +37,14 @@ impl Lent {
         (Self(shared), Body::from_source(borrowed))
     }
 
+    /// Whether it can be taken back.
+    pub(crate) fn is_whole(&self) -> bool {
+        let slot = lock(&self.0);
+        !slot.polled && slot.body.is_some()
+    }
+
     /// The body, if nobody has asked it for anything.
-    pub(crate) fn take_back(self) -> Option<Body> {
+    pub(crate) fn take_back(&self) -> Option<Body> {
         let mut slot = lock(&self.0);
         if slot.polled {
             return None;
@@ -87,7 +93,10 @@ mod tests {
     fn it_comes_back_while_it_is_whole() {
         let (lent, mut borrowed) = Lent::of(Body::from("text"));
         assert_eq!(borrowed.left(), Some(4));
+        assert!(lent.is_whole());
         let mut back = lent.take_back().unwrap();
+        assert!(!lent.is_whole());
+        assert!(lent.take_back().is_none());
         let late = next(&mut borrowed).unwrap().unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Body);
         assert_eq!(next(&mut back).unwrap().unwrap(), "text");
@@ -97,6 +106,7 @@ mod tests {
     fn what_was_asked_for_stays_with_who_asked() {
         let (lent, mut borrowed) = Lent::of(Body::from("text"));
         assert_eq!(next(&mut borrowed).unwrap().unwrap(), "text");
+        assert!(!lent.is_whole());
         assert!(lent.take_back().is_none());
     }
 

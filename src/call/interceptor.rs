@@ -35,6 +35,10 @@ use crate::url::{Target, UrlInput};
 /// go out, the client's defaults included, and the response as it came. Of several the one registered first is outermost: it sees the request
 /// first and the response last.
 ///
+/// Policies go by what comes out of the interceptors around a try: the status and the fields as they leave them, also where they make
+/// an error of the status. An answer of their own, and an error that they have from elsewhere, says nothing of the origin to a
+/// circuit breaker.
+///
 /// A request body that can be sent once comes to the interceptors around a try again, as it was, if another try is made before
 /// anybody has asked it for anything: an interceptor that passes it on, wrapped or not, gives up no retry by that, and one that
 /// has read it gets no second try.
@@ -257,6 +261,20 @@ impl Chain {
             End::Attempt(attempt) => !matches!(*lock(&attempt.reached), Reached::Nothing),
         }
     }
+
+    /// The try that it is around, if it is around one.
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.end {
+            End::Call(_) => None,
+            End::Attempt(attempt) => Some(attempt),
+        }
+    }
+
+    /// Whether a try was answered, and the interceptors have the answer.
+    fn is_answered(&self) -> bool {
+        let reached = self.attempt().map(|attempt| *lock(&attempt.reached));
+        matches!(reached, Some(Reached::Answered(_)))
+    }
 }
 
 /// Runs the interceptor at a place, or the end behind the last.
@@ -282,6 +300,8 @@ struct WholeCall {
     options: Call,
     /// Whether it was run.
     begun: AtomicBool,
+    /// Whether the request may be sent twice, whatever its method: as the last run had it, whose answer is the call's.
+    vouched: AtomicBool,
 }
 
 impl WholeCall {
@@ -290,8 +310,9 @@ impl WholeCall {
         let mut call = into_call(&self.options, request)?;
         self.engine.check_scheme(&call.head.target)?;
         let mut place = None;
-        follow(&self.engine, &mut call, &mut place).await?;
-        Ok(taken(place))
+        let outcome = follow(&self.engine, &mut call, &mut place).await;
+        self.vouched.store(call.is_vouched(), Ordering::Relaxed);
+        outcome.map(|()| taken(place))
     }
 }
 
@@ -308,6 +329,7 @@ pub(super) async fn around_call(
     let timeouts = *own.unwrap_or(&engine.timeouts);
     let deadline = Deadline::new(&timeouts, started);
     let replayable = call.body.is_replayable();
+    let vouched = AtomicBool::new(call.is_vouched());
     let fields = take(&mut call.head.headers);
     let request = to_request(call, fields);
     let mut options = call.like(Body::empty());
@@ -318,15 +340,22 @@ pub(super) async fn around_call(
             engine: Arc::clone(engine),
             options,
             begun: AtomicBool::new(false),
+            vouched,
         })),
     });
-    match within(&deadline, &chain, request).await {
+    let outcome = within(&deadline, &chain, request).await;
+    // The fields are with the interceptors; what makes an error of a status later goes by this.
+    if let End::Call(whole) = &chain.end {
+        call.idempotent = whole.vouched.load(Ordering::Relaxed);
+    }
+    match outcome {
         Ok(response) => {
             *place = Some(adopt(response, call));
             Ok(())
         }
         Err(error) => {
             let head = &call.head;
+            let error = error.vouched(call.idempotent);
             Err(error.on_call(head.target.origin(), &head.method, 0, replayable))
         }
     }
@@ -344,6 +373,8 @@ struct Attempt {
     started: Instant,
     replay: Replay,
     before: Option<Failed>,
+    /// The hold on a body that can be sent once.
+    lent: Option<Lent>,
     target: Target,
     method: Method,
     options: Call,
@@ -351,7 +382,7 @@ struct Attempt {
     no_defaults: DefaultFields,
     /// What the last run that failed says to those who may try again.
     failed: Mutex<Option<Failed>>,
-    /// How far the last run came.
+    /// How far the last run came; of several at once, the one that came furthest.
     reached: Mutex<Reached>,
 }
 
@@ -367,7 +398,7 @@ enum Reached {
 }
 
 impl Attempt {
-    fn of(hop: &Hop<'_>, before: Option<&Failed>) -> Box<Self> {
+    fn of(hop: &Hop<'_>, before: Option<&Failed>, lent: Option<Lent>) -> Box<Self> {
         let (timeouts, total_at) = hop.deadline.into_parts();
         Box::new(Self {
             engine: Arc::clone(hop.engine),
@@ -378,8 +409,9 @@ impl Attempt {
             total_at,
             attempt_at: hop.deadline.attempt_at(),
             started: hop.started,
-            replay: hop.replay.inside_interceptors(),
+            replay: hop.replay.clone(),
             before: before.map(Failed::without_body),
+            lent,
             target: hop.call.head.target.clone(),
             method: hop.call.head.method.clone(),
             options: hop.call.like(Body::empty()),
@@ -413,7 +445,7 @@ impl Attempt {
             worn: None,
             deadline: Deadline::of_attempt(&self.timeouts, self.total_at, self.attempt_at),
             started: self.started,
-            replay: self.replay.clone(),
+            replay: self.replay(),
             course: Course::begin(Instant::now()),
         };
         let mut run = Run {
@@ -433,6 +465,20 @@ impl Attempt {
         Err(error)
     }
 
+    /// What is known of the request. A body that an interceptor has asked for something will not be there for another try.
+    fn replay(&self) -> Replay {
+        let replay = self.replay.clone();
+        match &self.lent {
+            Some(lent) if !lent.is_whole() => replay.keep_expecting(),
+            _ => replay,
+        }
+    }
+
+    /// A body that can be sent once, if no interceptor and no connection has asked it for anything.
+    fn take_back(&self) -> Option<Body> {
+        self.lent.as_ref().and_then(Lent::take_back)
+    }
+
     fn take_failed(&self) -> Option<Failed> {
         lock(&self.failed).take()
     }
@@ -447,11 +493,16 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        *lock(self.reached) = match self.hop.course.given {
-            None => Reached::Nothing,
-            Some(at) if self.has_answer => Reached::Answered(at),
-            Some(at) => Reached::Given(at),
+        let Some(at) = self.hop.course.given else {
+            return;
         };
+        let mut reached = lock(self.reached);
+        match *reached {
+            _ if self.has_answer => *reached = Reached::Answered(at),
+            // Of two runs at once the one that was answered counts, whichever ends last.
+            Reached::Answered(_) => {}
+            Reached::Nothing | Reached::Given(_) => *reached = Reached::Given(at),
+        }
     }
 }
 
@@ -477,23 +528,23 @@ pub(super) async fn around_attempt(
     };
     let chain = Arc::new(Chain {
         links: Arc::clone(&hop.engine.attempt_interceptors),
-        end: End::Attempt(Attempt::of(hop, before)),
+        end: End::Attempt(Attempt::of(hop, before, lent)),
     });
     let fields = all_fields(hop.defaults, &hop.call.head.headers);
     let request = to_request(hop.call, fields);
     let outcome = within(&hop.deadline, &chain, request).await;
-    let (reached, failed) = match &chain.end {
-        End::Attempt(attempt) => (*lock(&attempt.reached), attempt.take_failed()),
-        End::Call(_) => (Reached::Nothing, None),
-    };
+    let attempt = chain.attempt();
+    let reached = attempt.map_or(Reached::Nothing, |attempt| *lock(&attempt.reached));
+    let failed = attempt.and_then(Attempt::take_failed);
     let error = match outcome {
         Ok(response) => {
-            if let Reached::Given(at) | Reached::Answered(at) = reached {
+            // In place of an answer that did not come, it is the interceptor's own.
+            if let Reached::Answered(at) = reached {
                 hop.course.given = Some(at);
             }
             let response = adopt_of_try(response, hop.call);
             if hop.may_go_again(&response.head) {
-                hop.course.unpolled = lent.and_then(Lent::take_back).map(Box::new);
+                hop.course.unpolled = attempt.and_then(Attempt::take_back).map(Box::new);
             }
             *hop.place = Some(response);
             return Ok(());
@@ -505,10 +556,19 @@ pub(super) async fn around_attempt(
     }
     // An interceptor that fails for a reason of its own is not tried again for the reason of what is inside.
     let failed = failed.filter(|failed| failed.error.kind() == error.kind());
-    let mut failed = failed.unwrap_or_else(|| Failed::before_exchange(error.clone()));
+    let mut failed = failed.unwrap_or_else(|| {
+        let mut own = Failed::before_exchange(error.clone());
+        own.elsewhere = match reached {
+            Reached::Nothing => true,
+            Reached::Given(_) => false,
+            // Of an answer an interceptor can make an error of a status.
+            Reached::Answered(_) => !error.is_status() || error.origin() != Some(hop.host.origin()),
+        };
+        own
+    });
     failed.error = error;
     // What a connection has not asked for is what the interceptors made of it; the next try gets what they were given.
-    failed.unpolled = lent.and_then(Lent::take_back);
+    failed.unpolled = attempt.and_then(Attempt::take_back);
     if failed.expectation_refused {
         hop.call.head.stop_expecting();
         hop.change_cookies();
@@ -528,11 +588,16 @@ async fn within(
     };
     timeout_at(limit.at, running).await.unwrap_or_else(|_| {
         let mut expired = limit.expired;
-        let mut sent = Sent::Nothing;
-        if chain.may_have_sent() {
-            (expired.phase, sent) = (Phase::Head, Sent::All);
+        if !chain.may_have_sent() {
+            return Err(Error::timeout(expired, Sent::Nothing));
         }
-        Err(Error::timeout(expired, sent))
+        expired.phase = Phase::Head;
+        let error = Error::timeout(expired, Sent::All);
+        // An interceptor has taken the time, which it would take again.
+        Err(match chain.is_answered() {
+            true => error.never_again(),
+            false => error,
+        })
     })
 }
 
@@ -581,12 +646,13 @@ fn adopt(mut response: Response, call: &Call) -> Response {
 }
 
 /// The same for a try: whatever an interceptor has got elsewhere is an answer to the call, and of its origin. Redirects are judged
-/// by that (security R2).
+/// by that (security R2), and policies by the fields as the interceptors leave them.
 fn adopt_of_try(response: Response, call: &Call) -> Response {
     let mut response = adopt(response, call);
     if !response.target.same_origin(&call.head.target) {
         response.target = call.head.target.clone();
     }
+    response.settle_fields();
     response
 }
 

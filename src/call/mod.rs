@@ -147,6 +147,11 @@ impl Call {
         self.own.as_deref().and_then(one)
     }
 
+    /// Whether the caller, or a field, vouches that the request may be sent twice.
+    pub(crate) fn is_vouched(&self) -> bool {
+        self.idempotent || self.head.headers.contains_key("idempotency-key")
+    }
+
     /// A call with the same options that leads nowhere yet.
     pub(crate) fn like(&self, body: Body) -> Self {
         Self {

@@ -63,12 +63,10 @@ impl Replay {
         self.idempotent
     }
 
-    /// The same for a try with interceptors around it: a body that can be sent once is not taken back from them, because they may
-    /// have changed it.
-    pub(super) fn inside_interceptors(&self) -> Self {
-        let mut inside = self.clone();
-        inside.may_stop_expecting &= self.replayable;
-        inside
+    /// An expectation that is refused is not dropped: there is no body for another try.
+    pub(super) fn keep_expecting(mut self) -> Self {
+        self.may_stop_expecting = false;
+        self
     }
 
     /// Whether a request whose expectation is refused may be made without it.
@@ -83,11 +81,11 @@ impl Replay {
 
     /// Whether and why to try again; always on a new connection, because the old ones of this host may be as dead.
     pub(super) fn decide(&mut self, failed: &Failed) -> Option<RetryCause> {
+        let body_is_whole = self.replayable || failed.unpolled.is_some();
         if failed.expectation_refused {
             self.may_stop_expecting = false;
-            return Some(RetryCause::ExpectationRefused);
+            return body_is_whole.then_some(RetryCause::ExpectationRefused);
         }
-        let body_is_whole = self.replayable || failed.unpolled.is_some();
         if let Some(refusal) = failed.refusal {
             return self.after(refusal).filter(|_| body_is_whole);
         }
@@ -99,7 +97,7 @@ impl Replay {
         let is_early = matches!(error.phase(), Some(Phase::Write | Phase::Head));
         // A session that others have brought down fails those, too, who had not written anything.
         let failed_alike = failed.unwritten && !is_ours;
-        if !is_early || (error.kind() != ErrorKind::Io && !failed_alike) {
+        if failed.elsewhere || !is_early || (error.kind() != ErrorKind::Io && !failed_alike) {
             return None;
         }
         if error.sent() == Sent::Nothing

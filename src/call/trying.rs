@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, Version};
 use http_body::Frame;
 use tokio::time::{Instant, timeout};
 
@@ -261,11 +261,13 @@ impl<'a> Trying<'a> {
         if status == StatusCode::TOO_MANY_REQUESTS {
             hop.host.counters().rate_limited();
         }
-        let unpolled = hop.course.unpolled.take();
-        let Some((wait, why)) = self.report(hop, &seen, unpolled.is_some()) else {
+        // Without another attempt it stays for a redirect, or for credentials.
+        let is_whole = hop.course.unpolled.is_some();
+        let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
             return Next::Break(Ok(()));
         };
         self.had_request_timeout |= status == StatusCode::REQUEST_TIMEOUT;
+        let unpolled = hop.course.unpolled.take();
         hop.take_back(unpolled.map(|body| *body));
         let Some(response) = hop.place.take() else {
             return Next::Break(Ok(()));
@@ -288,14 +290,43 @@ impl<'a> Trying<'a> {
     }
 
     fn failed(&mut self, hop: &mut Hop<'_>, mut failed: Failed) -> Next {
+        let status = failed.error.status_error().filter(|_| !failed.elsewhere);
+        let seen = match status {
+            None => self.weigh(hop, &failed),
+            // An interceptor has made an error of an answer, which is one all the same.
+            Some(status) => {
+                let head =
+                    ResponseHead::of_fields(status.status, Version::HTTP_11, &status.headers, &[]);
+                self.heed(&hop.call.head.method, hop.call.head.target.uri(), &head)
+            }
+        };
+        let status = status.map(|status| status.status);
+        if self.succeeded(&seen) {
+            return Next::Break(Err(failed.error));
+        }
+        if status == Some(StatusCode::TOO_MANY_REQUESTS) {
+            hop.host.counters().rate_limited();
+        }
+        // A body that no connection was given is as whole as it was, unless interceptors had it: from them it comes back, or not.
+        let is_here = hop.course.given.is_none() && hop.engine.attempt_interceptors.is_empty();
+        let is_whole = failed.unpolled.is_some() || is_here;
+        let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
+            return Next::Break(Err(self.with_last(failed.error)));
+        };
+        self.had_request_timeout |= status == Some(StatusCode::REQUEST_TIMEOUT);
+        hop.take_back(failed.unpolled.take());
+        self.last = Some(Last::Failure(failed.error));
+        again(hop, wait, why)
+    }
+
+    /// What a failure is, by the rules and the user's classifier.
+    fn weigh(&self, hop: &Hop<'_>, failed: &Failed) -> Seen {
         let error = &failed.error;
         let is_stale = failed.reused && !failed.received;
         let hints = Hints {
             unprocessed: failed.refusal.is_some() || failed.unwritten,
             stale: is_stale && error.sent() != Sent::Nothing,
-            answered: error.is_timeout()
-                && error.sent() != Sent::Nothing
-                && hop.course.given.is_none(),
+            elsewhere: failed.elsewhere,
             unanswered: hop.course.given.map(|given| given.elapsed()),
         };
         let mut seen = Seen::of_failure(error, hints);
@@ -308,18 +339,7 @@ impl<'a> Trying<'a> {
             };
             seen = retry.judge(seen, &attempt);
         }
-        if self.succeeded(&seen) {
-            return Next::Break(Err(failed.error));
-        }
-        // A body that no connection was given is as whole as it was, unless interceptors had it: from them it comes back, or not.
-        let is_here = hop.course.given.is_none() && hop.engine.attempt_interceptors.is_empty();
-        let is_whole = failed.unpolled.is_some() || is_here;
-        let Some((wait, why)) = self.report(hop, &seen, is_whole) else {
-            return Next::Break(Err(self.with_last(failed.error)));
-        };
-        hop.take_back(failed.unpolled.take());
-        self.last = Some(Last::Failure(failed.error));
-        again(hop, wait, why)
+        seen
     }
 
     /// What a response is, by the rules and the user's classifier. Closes the gate if the server says so.

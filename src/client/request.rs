@@ -492,8 +492,7 @@ impl RequestBuilder {
 /// The error of a call whose response has an error status.
 async fn fail(client: &Client, call: &Call, response: Response, replayable: bool) -> Error {
     let (origin, attempts) = (response.target.origin(), response.attempts());
-    let vouched = call.idempotent || call.head.headers.contains_key("idempotency-key");
-    let error = into_error(response).await.vouched(vouched);
+    let error = into_error(response).await.vouched(call.is_vouched());
     client.0.engine.pool.counters(&origin).status_error();
     error.on_call(origin, &call.head.method, attempts, replayable)
 }

@@ -17,8 +17,8 @@ impl Response {
         if !is_error(self.status()) {
             return Ok(self);
         }
-        let origin = self.target.origin();
-        Err(into_error(self).await.at(&origin))
+        let (origin, attempts) = (self.target.origin(), self.attempts());
+        Err(into_error(self).await.at(&origin).tried(attempts))
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) struct Hints {
     pub(crate) unprocessed: bool,
     /// A kept connection ended before any byte of the response.
     pub(crate) stale: bool,
-    /// It was answered in time; an interceptor has kept the answer until a limit struck.
-    pub(crate) answered: bool,
+    /// An interceptor has the error from elsewhere, so that it says nothing of the origin.
+    pub(crate) elsewhere: bool,
     /// How long the request had been on its way without an answer, if it was.
     pub(crate) unanswered: Option<Duration>,
 }
@@ -135,6 +135,10 @@ impl Seen {
     /// A failure before the response head.
     pub(crate) fn of_failure(error: &Error, hints: Hints) -> Self {
         let (class, report) = class_of(error, hints);
+        let report = match hints.elsewhere {
+            true => Report::Neutral,
+            false => report,
+        };
         Self {
             class,
             timeout: error.is_timeout(),
@@ -192,7 +196,6 @@ fn class_of(error: &Error, hints: Hints) -> (Class, Report) {
         return (Class::Final, report);
     }
     match error.kind() {
-        Kind::Timeout if hints.answered => (Class::Final, Report::Neutral),
         Kind::Io | Kind::Protocol | Kind::Timeout | Kind::TooLarge if hints.unprocessed => {
             (Class::Unprocessed, Report::Neutral)
         }
@@ -240,10 +243,13 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use bytes::Bytes;
+    use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+    use http::{Method, Version};
 
     use super::*;
     use crate::deadline::{Expired, Setting};
+    use crate::error::StatusError;
     use crate::url::Target;
 
     const KINDS: [ErrorKind; 18] = [
@@ -283,6 +289,47 @@ mod tests {
         Some(io::ErrorKind::NotFound),
         Some(io::ErrorKind::InvalidData),
     ];
+
+    /// Ruling 20: what the error of a status says of itself is what the matrix says of the response.
+    #[test]
+    fn an_error_status_is_retryable_where_the_matrix_says_so() {
+        let origin = Target::parse_base("http://a.test").unwrap().target.origin();
+        let retry = Retry::default();
+        let asks = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("1"))]);
+        for (status, fields) in (400..=999)
+            .map(|status| StatusCode::from_u16(status).unwrap())
+            .flat_map(|status| [(status, HeaderMap::new()), (status, asks.clone())])
+        {
+            let head = ResponseHead::of_fields(status, Version::HTTP_11, &fields, b"");
+            let class = Seen::of_response(&head, Some(&retry), false).class;
+            let error = Error::from_status(StatusError {
+                status,
+                headers: fields,
+                body: Bytes::new(),
+                truncated: false,
+            });
+            for (method, vouched, replayable) in [
+                (Method::GET, false, true),
+                (Method::GET, false, false),
+                (Method::POST, false, true),
+                (Method::POST, true, true),
+                (Method::POST, true, false),
+            ] {
+                let columns = Columns {
+                    idempotent: vouched || method == Method::GET,
+                    replayable,
+                    unpolled: false,
+                };
+                let told = error.clone().vouched(vouched);
+                let told = told.on_call(origin.clone(), &method, 1, replayable);
+                assert_eq!(
+                    told.is_retryable(),
+                    class.allows(columns),
+                    "{told}, vouched {vouched}, replayable {replayable}: {class:?}"
+                );
+            }
+        }
+    }
 
     /// Ruling 20: what an error says of itself is what the matrix says, whatever its kind, phase, cause and request.
     #[test]

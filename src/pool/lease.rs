@@ -60,6 +60,8 @@ pub(crate) struct Failed {
     pub(crate) unpolled: Option<Body>,
     /// The server answered 417: it is asked again without the expectation (RFC 9110 section 15.5.18).
     pub(crate) expectation_refused: bool,
+    /// An interceptor has brought the error from elsewhere: it says nothing of this exchange, nor of the origin.
+    pub(crate) elsewhere: bool,
     /// The place in line that the connection was waited for at; another try keeps it (spec pool R-RETRY-4).
     pub(crate) ticket: Option<Ticket>,
 }
@@ -77,6 +79,7 @@ impl Failed {
             reset_by: None,
             unpolled: None,
             expectation_refused: false,
+            elsewhere: false,
             ticket: None,
         }
     }
@@ -177,6 +180,7 @@ impl Lease {
             received: connection.has_received(),
             unpolled: connection.take_unpolled_body(),
             expectation_refused: false,
+            elsewhere: false,
             want: if refusal.is_none() && connection.has_failed() {
                 Want::NewerThan(self.session)
             } else {

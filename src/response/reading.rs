@@ -137,7 +137,7 @@ impl Response {
         mut progress: impl FnMut(Progress),
         problem: &str,
     ) -> Result<u64> {
-        let total = self.content_length();
+        let total = self.left();
         let mut written = 0;
         let copied = loop {
             match self.chunk().await {

@@ -48,6 +48,7 @@ async fn both_directions_at_once() {
     };
     let (last, session) = tokio::join!(response.chunk(), end);
     assert!(last.unwrap().is_none());
+    assert_eq!(response.content_length(), None);
     assert_eq!(session.log().said(), [""; 0]);
     drop(response);
     close(session, &client, &world).await;
@@ -190,6 +191,7 @@ async fn trailers_both_ways() {
         }
         assert_eq!(echoed, content);
         assert_eq!(response.trailers().await.unwrap(), Some(trailers));
+        assert_eq!(response.content_length(), Some(content.len() as u64));
     }
     let requests = report.requests();
     assert_eq!(

@@ -5,6 +5,7 @@ mod cancelling;
 mod closing;
 mod intercepting;
 mod interplay;
+mod judging;
 mod limiting;
 mod refused;
 mod retrying;

@@ -619,3 +619,32 @@ async fn a_retry_carries_the_cookies_that_were_just_set() {
     assert_eq!(cookies(&seen), ["-", "node=1"]);
     settle(&jarred, &world).await;
 }
+
+/// A policy that will not try again leaves the body to whoever may send it elsewhere, or with credentials.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_retried_is_still_whole() {
+    let world = World::new();
+    // Of what is not idempotent a 307 is not tried again, though it is on the list.
+    let retry = Retry::default().with_statuses(vec![307]);
+    let client = build(&world, |client| client.retry(retry));
+    let (feed, body) = fed();
+    feed.give("text");
+    drop(feed);
+    let call = client.post(URL).body(Body::stream(body));
+    let call = tokio::spawn(call.expect_continue(true).send());
+    let mut first = world.accept().await;
+    first.read_head().await.unwrap();
+    first
+        .write(reply("307 Elsewhere", "location: /there\r\n", ""))
+        .await;
+    let mut second = world.accept().await;
+    let head = second.read_head().await.unwrap();
+    assert_eq!(head.target(), "/there");
+    second.write("HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_eq!(second.read_body(head).await.unwrap().body, b"text");
+    second.write(ok("")).await;
+    assert_eq!(call.await.unwrap().unwrap().redirects().len(), 1);
+    drop((first, second));
+    client.close_idle();
+    settle(&client, &world).await;
+}

@@ -4,6 +4,9 @@
 //! [`World::accept`] and writes down byte by byte what a server does. Dials can be refused, delayed or made to hang. Nothing
 //! here knows the library's insides.
 
+#[cfg(feature = "http2")]
+mod parts;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
@@ -13,11 +16,14 @@ use std::time::Duration;
 
 use sockeye::test::{at_rest, check};
 use sockeye::{Alpn, BoxFuture, Client, ClientBuilder, Connect, Route, Socket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use super::faults::{Faults, Wire};
+
+#[cfg(feature = "http2")]
+pub(crate) use parts::{PeerReader, PeerWriter};
 
 /// Everything a client can dial. Clones share everything.
 #[derive(Clone)]
@@ -227,6 +233,10 @@ impl Connect for World {
 }
 
 /// The peer's end of a connection. Dropping it closes it.
+#[cfg_attr(
+    not(feature = "http2"),
+    expect(dead_code, reason = "only sessions ask for all of it")
+)]
 pub(crate) struct PeerConnection {
     io: Box<dyn Stream>,
     /// Bytes that were read and not asked for yet.
@@ -238,30 +248,6 @@ pub(crate) struct PeerConnection {
     /// What the connection settled on, if its world [negotiates](World::negotiates).
     pub(crate) alpn: Option<Alpn>,
     reset: Arc<AtomicBool>,
-}
-
-/// What a peer reads from.
-pub(crate) type PeerReader = Box<dyn AsyncRead + Send + Sync + Unpin>;
-
-/// What a peer writes to. Dropping both this and the reader closes the connection.
-pub(crate) struct PeerWriter {
-    io: WriteHalf<Box<dyn Stream>>,
-    reset: Arc<AtomicBool>,
-}
-
-impl PeerWriter {
-    /// Makes the end of the connection, which is to come with the end of the reader, a reset.
-    pub(crate) fn reset(self) {
-        self.reset.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.io.write_all(bytes).await
-    }
-
-    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        self.io.shutdown().await
-    }
 }
 
 /// Memory, or TLS over it.
@@ -320,17 +306,6 @@ impl PeerConnection {
             io: Box::new(tls.ok()?),
             ..self
         })
-    }
-
-    /// What it reads from, what it writes to, and what was read and not asked for.
-    #[cfg(feature = "http2")]
-    pub(crate) fn into_parts(self) -> (PeerReader, PeerWriter, Vec<u8>) {
-        let (reader, io) = tokio::io::split(self.io);
-        let writer = PeerWriter {
-            io,
-            reset: self.reset,
-        };
-        (Box::new(reader), writer, self.read)
     }
 
     /// Reads a whole request, its body by its framing. Panics if the connection ends before one has begun.

@@ -22,7 +22,7 @@ pub(crate) struct ProxyServer {
 #[cfg(feature = "rustls")]
 type Security = Option<Arc<tokio_rustls::rustls::ServerConfig>>;
 #[cfg(not(feature = "rustls"))]
-type Security = Option<std::convert::Infallible>;
+type Security = Option<Arc<std::convert::Infallible>>;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -93,7 +93,7 @@ async fn serve(tcp: TcpStream, security: Security, log: &Mutex<Vec<String>>) -> 
         #[cfg(feature = "rustls")]
         Some(config) => Box::new(tokio_rustls::TlsAcceptor::from(config).accept(tcp).await?),
         #[cfg(not(feature = "rustls"))]
-        Some(never) => match never {},
+        Some(never) => match *never {},
     };
     let mut client = client;
     let first = client.read_u8().await?;

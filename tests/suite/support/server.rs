@@ -445,12 +445,7 @@ impl Peer {
 
     /// Closes with a reset instead of an end.
     pub(crate) fn reset(self) {
-        let tcp = match &self.stream {
-            Stream::Plain(tcp) => tcp,
-            #[cfg(feature = "rustls")]
-            Stream::Tls(tls) => tls.get_ref().0,
-        };
-        socket2::SockRef::from(tcp)
+        socket2::SockRef::from(self.stream.tcp())
             .set_linger(Some(Duration::ZERO))
             .expect("a TCP socket can linger");
     }
@@ -522,6 +517,14 @@ impl Stream {
             Self::Plain(tcp) => tcp.read_buf(buffer).await,
             #[cfg(feature = "rustls")]
             Self::Tls(tls) => tls.read_buf(buffer).await,
+        }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            #[cfg(feature = "rustls")]
+            Self::Tls(tls) => tls.get_ref().0,
         }
     }
 
