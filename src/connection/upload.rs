@@ -375,7 +375,7 @@ const LARGEST_KEPT: usize = 16 * 1024;
 const GATHERED: usize = 16 * 1024;
 
 /// So many bytes of large pieces, which the caller made and which wait for the connection, are asked for before they are written.
-const GATHERED_PIECES: usize = 256 * 1024;
+const GATHERED_PIECES: usize = 512 * 1024;
 
 /// No more large pieces than this share a write.
 const MOST_PIECES: usize = 8;
@@ -464,7 +464,7 @@ mod tests {
 
     const SIZES: [usize; 20] = [
         10, 5000, 70_000, 0, 1, 4096, 4097, 65_536, 65_536, 65_536, 65_536, 65_536, 65_536,
-        300_000, 3, 5000, 5000, 4000, 5000, 2,
+        400_000, 3, 5000, 5000, 4000, 5000, 2,
     ];
 
     /// What a body of pieces of these sizes looks like on the wire behind the head, and in which writes.
@@ -534,11 +534,11 @@ mod tests {
     fn large_pieces_share_a_write_up_to_a_limit() {
         let (_, writes) = sent(true, usize::MAX, true);
         // The head goes alone, then two large pieces and what is small, then four, then those up to the one that makes it more
-        // than 256 KiB.
+        // than 512 KiB.
         let more = [
             10 + 5000 + 70_000,
             1 + 4096 + 4097 + 3 * 65_536,
-            3 * 65_536 + 300_000,
+            3 * 65_536 + 400_000,
             3 + 5000 + 5000 + 4000 + 5000 + 2,
         ];
         assert_eq!(writes[1..], more, "{writes:?}");
