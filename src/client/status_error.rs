@@ -12,7 +12,8 @@ use crate::response::{Content, Response};
 
 impl Response {
     /// This response, or the error that a status of 400 or more is: for those who turned the default off. The error reads
-    /// up to 64 KiB of the body, for at most 2 s.
+    /// up to 64 KiB of the body, for at most 2 s. It does not know how the request was made, so its
+    /// [`is_retryable`](Error::is_retryable) is false; that of an error which [`send`](crate::RequestBuilder::send) gives does.
     pub async fn error_for_status(self) -> Result<Self> {
         if !is_error(self.status()) {
             return Ok(self);
