@@ -176,6 +176,9 @@ impl Dialler {
         let start = Instant::now();
         let origin = route.origin();
         let told = steps.told(origin);
+        if origin.is_https() {
+            tls::gather_entropy();
+        }
         let FirstHop { socket, resolve } = match route.detour() {
             None => self.first_hop(route, steps).await?,
             // Boxed: it is rare, and would weigh on every dial.

@@ -76,6 +76,9 @@ impl fmt::Display for TlsFailure {
     }
 }
 
+/// None is needed.
+pub(super) fn gather_entropy() {}
+
 pub(super) async fn handshake(
     _: &TlsConfig,
     _: &str,

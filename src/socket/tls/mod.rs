@@ -4,12 +4,14 @@
 //! ALPN offers what the route allows. Called by `dial` and `liveness`.
 //!
 //! `builder` collects settings and makes a configuration of them, `identity` is what the client shows of itself, `pem` reads
-//! files, `verify` checks certificates, `failure` says what went wrong. `corked` has the end of a handshake leave with the first request.
+//! files, `verify` checks certificates, `failure` says what went wrong. `entropy` gathers what random numbers begin with, `corked` has
+//! the end of a handshake leave with the first request.
 
 #[cfg(feature = "tls")]
 mod aws_lc_rs;
 mod builder;
 mod corked;
+mod entropy;
 mod failure;
 mod identity;
 #[cfg(not(feature = "platform-verifier"))]
@@ -44,6 +46,7 @@ use crate::stats::CloseCause;
 use aws_lc_rs as provider;
 pub use builder::{TlsConfigBuilder, TlsVersion};
 use corked::Corked;
+pub(super) use entropy::gather as gather_entropy;
 pub(super) use failure::TlsFailure;
 #[cfg(feature = "http2")]
 pub(crate) use failure::is_tls;
@@ -64,6 +67,10 @@ pub(crate) const TLS_BUILT_IN: bool = true;
 /// The default trusts the roots of Mozilla's programme as the `webpki-roots` crate carries them, speaks TLS 1.2 and 1.3, and
 /// verifies certificates and host names. Connections and sessions are never shared between two configurations, even equal
 /// ones; clients with the same one (or clones of it) share sessions. The one thing that can change is a [`ClientIdentity`].
+///
+/// The first handshake of a process waits until there is entropy for the random numbers of all. aws-lc-rs takes some 30 ms of a
+/// processor for that, which run on a thread of the runtime that may block, beside the look-up and the connecting. A program that
+/// is built with `AWS_LC_SYS_NO_JITTER_ENTROPY=1` in the environment does without, and has the entropy of the system alone.
 ///
 /// ```no_run
 /// use sockeye::{Client, TlsConfig};
@@ -265,6 +272,7 @@ pub(super) async fn handshake(
         Some(name) => name.clone(),
         None => server_name(host).ok_or(TlsFailure::Name)?,
     };
+    entropy::gathered().await;
     let offers = Arc::clone(&lock(&config.0.offers));
     let connector = TlsConnector::from(Arc::clone(offers.of(versions)));
     let mut stream = connector
