@@ -1,7 +1,7 @@
 //! The live counters of one origin, which every call and every connection adds to.
 //!
-//! This is the hot path: relaxed atomics, no lock, and no allocation but the buckets of a latency at its first
-//! observation. Nothing here reads a clock, and nothing reads the counters but [`Counters::read`], which a snapshot
+//! This is the hot path: relaxed atomics, no lock, and no allocation but the buckets of a latency once it has
+//! more observations than a few. Nothing here reads a clock, and nothing reads the counters but [`Counters::read`], which a snapshot
 //! calls. The pool's entry of a host owns one; the call and the connections reach it through their lease.
 //!
 //! ```text
@@ -628,8 +628,8 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_without_latencies_takes_little_more_than_a_kibibyte() {
-        assert!(size_of::<Counters>() < 1100, "{}", size_of::<Counters>());
+    fn an_origin_that_is_called_now_and_then_takes_less_than_one_and_a_half_kibibytes() {
+        assert!(size_of::<Counters>() < 1400, "{}", size_of::<Counters>());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Latencies: recorded into buckets without a lock, read out as a summary.
 //!
-//! [`Latency`] is the live side, [`Samples`] a copy of its buckets (which can be added up and subtracted), and
+//! [`Latency`] is the live side, [`Samples`] a copy in buckets (which can be added up and subtracted), and
 //! [`LatencySummary`] what users see. A bucket is at most 1/32 of its lower bound wide, so a percentile is at most
 //! 3.2 % above the exact one and never below it. This file reads no clock: the callers measure.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -47,10 +47,16 @@ pub struct LatencySummary {
     pub max: Duration,
 }
 
-/// The live side of one kind of latency. Its 8 KiB of buckets are allocated with the first observation, so that an
-/// origin which never waits, say, pays nothing for waiting times.
+/// The live side of one kind of latency. Its 8 KiB of buckets are allocated once there are more observations than a few, so that
+/// an origin that is called now and then, or never waits, say, does not pay for them.
 #[derive(Debug, Default)]
-pub(super) struct Latency(OnceLock<Recorder>);
+pub(super) struct Latency {
+    buckets: OnceLock<Buckets>,
+    /// How many have been given a place in `first`, and how many went past it before there were buckets.
+    placed: AtomicUsize,
+    /// The first observations: microseconds and one more; 0 where there is none yet.
+    first: [AtomicU64; FEW],
+}
 
 impl Latency {
     /// Adds one observation: three relaxed atomic operations at most.
@@ -59,48 +65,81 @@ impl Latency {
             return;
         }
         let micros = micros(duration);
-        let recorder = self.0.get_or_init(Recorder::new);
-        let counted = recorder.buckets.increment(micros);
-        debug_assert!(counted.is_ok(), "micros() keeps to the range");
-        recorder.sum.fetch_add(micros, Ordering::Relaxed);
-        // A new maximum is rare, so the common case only reads.
-        if recorder.max.load(Ordering::Relaxed) < micros {
-            recorder.max.fetch_max(micros, Ordering::Relaxed);
+        match self.buckets.get() {
+            Some(buckets) => buckets.add(micros),
+            None => self.add_early(micros),
         }
     }
 
-    /// Copies the buckets. Observations that arrive meanwhile may be in some of the numbers and not yet in others.
+    #[cold]
+    fn add_early(&self, micros: u64) {
+        let place = self.placed.fetch_add(1, Ordering::Relaxed);
+        match self.first.get(place) {
+            Some(first) => first.store(micros + 1, Ordering::Relaxed),
+            None => self.buckets.get_or_init(Buckets::new).add(micros),
+        }
+    }
+
+    /// Copies what there is. Observations that arrive meanwhile may be in some of the numbers and not yet in others.
     pub(super) fn read(&self) -> Samples {
-        let Some(recorder) = self.0.get() else {
+        if self.placed.load(Ordering::Relaxed) == 0 {
             return Samples::default();
+        }
+        let (mut dense, mut sum, mut max) = match self.buckets.get() {
+            Some(buckets) => buckets.load(),
+            None => (Histogram::with_config(&BUCKETS), 0, 0),
         };
-        let dense: Histogram = recorder.buckets.load();
+        for first in &self.first {
+            if let Some(micros) = first.load(Ordering::Relaxed).checked_sub(1) {
+                let counted = dense.increment(micros);
+                debug_assert!(counted.is_ok(), "micros() keeps to the range");
+                sum += micros;
+                max = max.max(micros);
+            }
+        }
         Samples {
             buckets: Some(Arc::new(SparseHistogram::from(&dense))),
-            sum: recorder.sum.load(Ordering::Relaxed),
-            max: recorder.max.load(Ordering::Relaxed),
+            sum,
+            max,
         }
     }
 }
 
 /// What [`Latency`] allocates.
 #[derive(Debug)]
-struct Recorder {
-    buckets: AtomicHistogram,
+struct Buckets {
+    counts: AtomicHistogram,
     /// Microseconds. At a load of 10,000 calls a second of 100 ms each it wraps after 584 years.
     sum: AtomicU64,
     /// Microseconds.
     max: AtomicU64,
 }
 
-impl Recorder {
-    /// Empty buckets.
+impl Buckets {
+    /// Empty ones.
     fn new() -> Self {
         Self {
-            buckets: AtomicHistogram::with_config(&BUCKETS),
+            counts: AtomicHistogram::with_config(&BUCKETS),
             sum: AtomicU64::new(0),
             max: AtomicU64::new(0),
         }
+    }
+
+    fn add(&self, micros: u64) {
+        let counted = self.counts.increment(micros);
+        debug_assert!(counted.is_ok(), "micros() keeps to the range");
+        self.sum.fetch_add(micros, Ordering::Relaxed);
+        // A new maximum is rare, so the common case only reads.
+        if self.max.load(Ordering::Relaxed) < micros {
+            self.max.fetch_max(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// The counts, the sum and the maximum.
+    fn load(&self) -> (Histogram, u64, u64) {
+        let sum = self.sum.load(Ordering::Relaxed);
+        let max = self.max.load(Ordering::Relaxed);
+        (self.counts.load(), sum, max)
     }
 }
 
@@ -261,6 +300,9 @@ const BUCKETS: Config = match Config::new(5, 36) {
     Err(_) => panic!("5 is below 36, and 36 is at most 64"),
 };
 
+/// Observations that are kept one by one before there are buckets.
+const FEW: usize = 8;
+
 /// The longest duration the buckets can hold, in microseconds: about 19 hours.
 const LONGEST: u64 = (1 << 36) - 1;
 
@@ -331,7 +373,45 @@ mod tests {
     fn nothing_recorded_is_all_zero_and_allocates_nothing() {
         let latency = Latency::default();
         assert_eq!(latency.read().summary(), LatencySummary::default());
-        assert!(latency.0.get().is_none());
+        assert!(latency.buckets.get().is_none());
+    }
+
+    #[test]
+    fn the_first_few_take_no_buckets_and_count_as_all_do() {
+        let latency = Latency::default();
+        for at in 1..=FEW {
+            latency.record(Duration::from_millis(at as u64 - 1));
+            let summary = latency.read().summary();
+            assert_eq!(summary.count, at as u64);
+            assert_eq!(summary.max, Duration::from_millis(at as u64 - 1));
+        }
+        assert!(latency.buckets.get().is_none());
+        let few = latency.read();
+        latency.record(Duration::from_secs(1));
+        assert!(latency.buckets.get().is_some());
+        let all = latency.read();
+        assert_eq!(all.summary().count, FEW as u64 + 1);
+        assert_eq!(all.summary().max, Duration::from_secs(1));
+        let mean = (0..FEW as u32).sum::<u32>() * Duration::from_millis(1) + Duration::from_secs(1);
+        assert_eq!(all.summary().mean, mean / (FEW as u32 + 1));
+        assert_eq!(all.since(&few).summary().count, 1);
+    }
+
+    #[test]
+    fn none_of_the_first_is_lost_between_threads() {
+        let latency = Latency::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..FEW {
+                        latency.record(Duration::from_millis(3));
+                    }
+                });
+            }
+        });
+        let summary = latency.read().summary();
+        assert_eq!(summary.count, 4 * FEW as u64);
+        assert_eq!(summary.mean, Duration::from_millis(3));
     }
 
     #[test]
