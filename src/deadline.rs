@@ -15,9 +15,10 @@ use crate::error::Phase;
 /// use std::time::Duration;
 /// use sockeye::Timeouts;
 ///
-/// let timeouts = Timeouts::default().with_head(Some(Duration::from_secs(60)));
+/// let timeouts = Timeouts::default().with_head(Duration::from_secs(60)).with_read(None);
+/// assert_eq!(timeouts.head, Some(Duration::from_secs(60)));
 /// assert_eq!(timeouts.connect, Some(Duration::from_secs(10)));
-/// assert_eq!(timeouts.total, None);
+/// assert_eq!((timeouts.read, timeouts.total), (None, None));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -88,10 +89,10 @@ macro_rules! with {
     ($($method:ident $field:ident;)*) => {
         impl Timeouts {
             $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Timeouts::", stringify!($field), ").")]
+                #[doc = concat!("Sets [`", stringify!($field), "`](Timeouts::", stringify!($field), "): to a duration, or to `None`.")]
                 #[must_use]
-                pub const fn $method(mut self, limit: Option<Duration>) -> Self {
-                    self.$field = limit;
+                pub fn $method(mut self, limit: impl Into<Option<Duration>>) -> Self {
+                    self.$field = limit.into();
                     self
                 }
             )*

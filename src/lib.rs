@@ -51,7 +51,8 @@
 //! [`ClientBuilder::decompress`]; `gzip` and `zstd` for requests as well, see [`RequestBuilder::compress`]. `charset` (default):
 //! [`Response::text`] in other charsets than UTF-8. `cookies`: a `CookieJar`. `sse`: `Response::events`, and an `EventSource` that connects again.
 //! `socks`: a [`Proxy`] may speak SOCKS5. `hickory`: `DnsResolver` asks name servers itself, and their answers hold for as long as they
-//! say; it needs Rust 1.88, everything else 1.85.
+//! say; it needs Rust 1.88, everything else 1.85. `url`: `url::Url` wherever a URL is taken, see [`IntoUrl`]. `tower`: [`Client`] as a
+//! `tower_service::Service`.
 //! `tracing`: a span of the crate `tracing` for each attempt, see below. `otel`: metrics and the trace context of OpenTelemetry
 //! (`OtelMetrics`, `TraceContext`), see below. `test-util`: `sockeye::test`, a mock
 //! transport, a network in memory and checks for test suites.
@@ -125,8 +126,9 @@ pub use socket::{
 pub use socket::{ClientIdentity, TlsConfigBuilder, TlsVersion};
 #[cfg(feature = "otel")]
 pub use stats::OtelMetrics;
-pub use stats::{EventMask, Observer, Stats};
-pub use url::{IntoUrl, Origin};
+pub use stats::{EventMask, HostStats, Observer, Rates, Stats, Timings};
+// The crate of the same name is another one.
+pub use self::url::{IntoUrl, Origin};
 
 /// The examples of the README, compiled with the documentation tests.
 #[cfg(all(doctest, feature = "json", feature = "form", feature = "test-util"))]
