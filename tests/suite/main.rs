@@ -37,6 +37,8 @@ mod http2;
 mod interceptors;
 mod interop;
 #[cfg(all(feature = "http2", feature = "rustls"))]
+mod interop_haproxy;
+#[cfg(all(feature = "http2", feature = "rustls"))]
 mod interop_http2;
 #[cfg(feature = "rustls")]
 mod interop_openssl;
