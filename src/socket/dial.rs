@@ -271,12 +271,20 @@ impl Dialler {
         let addresses = addresses.map(|address| at_port(*address, origin.port()));
         let mut last = None;
         for address in self.order(addresses.collect()).into_iter().take(MAX_TRIED) {
+        let mut doubt = Doubt {
+            names: &self.names,
+            host: origin.host(),
+            answer: Some(&found.answer),
+        };
             let to = Destination::Address(address);
             match self.pass_to(to, route, detour, limits, steps).await {
                 Err(DialError::Tunnel(via, failure)) if failure.may_be_the_address() => {
                     last = Some(DialError::Tunnel(via, failure));
                 }
-                passed => return passed,
+                passed => {
+                    doubt.answer = None;
+                    return passed;
+                }
             }
         }
         Err(last.unwrap_or_else(|| DialError::Connect(tcp::Failures::new())))
