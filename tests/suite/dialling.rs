@@ -614,6 +614,53 @@ fn f12_child() {
         let head_start = events[1].0;
         assert!(head_start >= Duration::from_millis(250), "{events:?}");
         assert!(head_start < Duration::from_secs(2), "{events:?}");
+/// F11: the system itself refuses three addresses, each for a reason of its own, in a network namespace with routes that say so.
+#[cfg(target_os = "linux")]
+#[test]
+fn f11_no_route() {
+    child(
+        "f11_child",
+        "exec unshare -rn sh -c 'ip link set lo up && ip route add unreachable 203.0.113.1 \
+         && ip route add prohibit 203.0.113.2 && ip route add blackhole 203.0.113.3 && exec \"$@\"' -",
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by f11_no_route, with routes that lead nowhere"]
+fn f11_child() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(within(async {
+        let addresses = [1, 2, 3].map(|last| SocketAddr::from(([203, 0, 113, last], deaf_port())));
+        let [unreachable, prohibited, swallowed] = addresses;
+        let attempts = Attempts::default();
+        let client = builder()
+            .resolver(Asks(Told::new(&addresses)))
+            .observer(attempts.clone())
+            .build()
+            .unwrap();
+        let error = failed(&client, "http://a.test/".into()).await;
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert!(error.is_retryable(), "{error}");
+        let line = error.to_string();
+        for (address, text) in [
+            (unreachable, "os error 113"),
+            (prohibited, "os error 13"),
+            (swallowed, "os error 22"),
+        ] {
+            let parts: Vec<_> = line.split(&address.to_string()).collect();
+            assert_eq!(parts.len(), 2, "{address} in {line}");
+            assert!(parts[1].contains(text), "{address} in {line}");
+        }
+        // None is tried twice.
+        let words: Vec<_> = attempts.take().into_iter().map(|(_, what)| what).collect();
+        assert_eq!(words, ["start four", "failed four"].repeat(3));
+    }));
+}
+
         let stats = client.stats().total;
         assert_eq!((stats.connections_opened, stats.connect_failures), (1, 0));
         // For 30 s the address that was overtaken is tried last.
