@@ -112,7 +112,7 @@ impl Resolve for System {
 
 /// Whether no file descriptor is left. getaddrinfo can then neither read its files nor ask anybody, and says that there is no
 /// such name.
-fn lack_of_files() -> Option<io::Error> {
+pub(super) fn lack_of_files() -> Option<io::Error> {
     let opened = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
     opened.err().filter(is_out_of_files)
 }

@@ -449,7 +449,7 @@ fn f18_child() {
         let limits = Limits::default()
             .with_max_connections(None)
             .with_idle_timeout(Duration::from_secs(600));
-        let client = Client::builder().limits(limits).build().unwrap();
+        let client = Client::builder().limits(limits.clone()).build().unwrap();
         client.preconnect(&first, 8).await.unwrap();
         let mut files = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -535,6 +535,27 @@ fn f12_black_hole() {
     child(
         "f12_child",
         "exec unshare -rn sh -c 'ip link set lo up && ip link add hole0 type dummy \
+        // The same where the client asks name servers itself.
+        #[cfg(feature = "hickory")]
+        {
+            let names = crate::support::dns::NameServer::new(|_, _| {
+                crate::support::dns::Answer::addresses(300, [[127, 0, 0, 1]])
+            });
+            let asking = sockeye::DnsResolver::from_servers(&[names.address()]).unwrap();
+            let client = Client::builder()
+                .limits(limits.clone())
+                .resolver(asking)
+                .build()
+                .unwrap();
+            files.truncate(files.len() / 2);
+            client.preconnect(&first, 8).await.unwrap();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            let named = second.replace("127.0.0.1", "a.test");
+            assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
+            assert_eq!(client.stats().total.connections_idle, 1);
+        }
          && ip link set hole0 up && ip -6 addr add fd00:99::1/64 dev hole0 nodad \
          && ip -6 neigh add fd00:99::2 lladdr 02:00:00:00:00:02 dev hole0 nud permanent && exec \"$@\"' -",
     );
