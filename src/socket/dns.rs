@@ -14,8 +14,8 @@ use crate::error::BoxFuture;
 
 /// Finds the addresses of a host: the seam for name services of your own.
 ///
-/// The client remembers an answer for its `ttl`, asks once for all calls that wait for the same host, and never asks for an
-/// address literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a
+/// The client remembers an answer for its `ttl`, asks once for all calls of a runtime that wait for the same host, and never
+/// asks for an address literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a
 /// dial, so the connect limit ends it, and it is dropped when the last who wait for it are gone; it may be dropped at any
 /// time. A lookup that asks for both families should not hold back the first by more than 50 ms for the second (RFC 8305
 /// section 3). An error, an empty answer or a panic becomes [`ErrorKind::Resolve`](crate::ErrorKind) and is not remembered.

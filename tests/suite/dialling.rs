@@ -239,6 +239,49 @@ async fn all_addresses_fail() {
         }
         assert_eq!(line.matches("refused").count(), 1, "{line}");
         assert!(line.len() < 1_024, "{line}");
+/// A runtime that stands still keeps what it looks up to itself.
+#[test]
+fn a_lookup_on_a_runtime_that_stands_still() {
+    /// The first question is answered after others had their turn.
+    #[derive(Default)]
+    struct Slow(AtomicUsize, tokio::sync::Notify);
+    struct Asked(Arc<Slow>);
+    impl Resolve for Asked {
+        fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
+            Box::pin(async {
+                if self.0.0.fetch_add(1, Ordering::SeqCst) == 0 {
+                    self.0.1.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Ok(Resolved::new([IpAddr::from([127, 0, 0, 1])]))
+            })
+        }
+    }
+    let [first, second] = [(); 2].map(|()| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    });
+    let (server, slow) = (Server::plain(honest), Arc::new(Slow::default()));
+    let client = builder()
+        .resolver(Asked(Arc::clone(&slow)))
+        .connect_timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let url = server.url_of("a.test", "/x");
+    first.block_on(async {
+        tokio::select! {
+            response = client.get(&url).send() => panic!("{response:?}"),
+            () = slow.1.notified() => {}
+        }
+    });
+    let text = second.block_on(within(get(&client, url)));
+    assert_eq!(text, "GET /x ");
+    drop(first);
+    at_rest(&client);
+}
+
     })
     .await;
 }
