@@ -4,6 +4,7 @@
 //! `connection::open`, in a task of the pool.
 
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -35,8 +36,9 @@ pub(crate) struct Dialler {
     names: Arc<Names>,
     deny_private: bool,
     tcp: TcpOptions,
-    /// The number of the next dial that has more than one address to begin with. It wraps.
-    rotation: AtomicUsize,
+    /// How many dials of a name had more than one address to begin with, by a byte that the name is hashed to: two that share
+    /// it only disturb each other's turns. They wrap.
+    turns: [AtomicUsize; 256],
     penalties: Penalties,
 }
 
@@ -161,7 +163,7 @@ impl Dialler {
             names: Arc::new(Names::new(resolver, overrides)),
             deny_private,
             tcp,
-            rotation: AtomicUsize::new(0),
+            turns: [const { AtomicUsize::new(0) }; 256],
             penalties: Penalties::default(),
         }
     }
@@ -269,13 +271,14 @@ impl Dialler {
         step.found(found.answer.len());
         let addresses = found.answer.iter();
         let addresses = addresses.map(|address| at_port(*address, origin.port()));
-        let mut last = None;
-        for address in self.order(addresses.collect()).into_iter().take(MAX_TRIED) {
         let mut doubt = Doubt {
             names: &self.names,
             host: origin.host(),
             answer: Some(&found.answer),
         };
+        let mut last = None;
+        let ordered = self.order(origin.host(), addresses.collect());
+        for address in ordered.into_iter().take(MAX_TRIED) {
             let to = Destination::Address(address);
             match self.pass_to(to, route, detour, limits, steps).await {
                 Err(DialError::Tunnel(via, failure)) if failure.may_be_the_address() => {
@@ -348,7 +351,7 @@ impl Dialler {
         if let Ok(literal) = host.parse::<IpAddr>() {
             steps.begin(Step::Connect);
             let literal = vec![SocketAddr::new(literal, port)];
-            let tcp = self.connect(literal, told).await?;
+            let tcp = self.connect(host, literal, told).await?;
             return Ok((tcp, None));
         }
         let mut looking = Duration::ZERO;
@@ -386,7 +389,7 @@ impl Dialler {
                 host,
                 answer: Some(&found.answer),
             };
-            match self.connect(addresses, told).await {
+            match self.connect(host, addresses, told).await {
                 Ok(tcp) => {
                     doubt.answer = None;
                     return Ok((tcp, Some(looking)));
@@ -411,10 +414,11 @@ impl Dialler {
         }
     }
 
-    /// Connects to one of the addresses that the settings let it connect to. No address is looked at before that, nor
-    /// replaced after it.
+    /// Connects to one of the addresses of a host that the settings let it connect to. No address is looked at before that,
+    /// nor replaced after it.
     async fn connect(
         &self,
+        host: &str,
         addresses: Vec<SocketAddr>,
         told: Option<DialTold<'_>>,
     ) -> Result<TcpStream, DialError> {
@@ -430,7 +434,7 @@ impl Dialler {
         if admitted.is_empty() {
             return Err(DialError::Excluded(excluded));
         }
-        let ordered = self.order(admitted);
+        let ordered = self.order(host, admitted);
         let connected = tcp::connect(&ordered, &self.tcp, &self.penalties, told).await;
         connected.map_err(|failures| {
             excluded.extend(failures);
@@ -470,12 +474,19 @@ impl Dialler {
         self.penalties.holds(address, now)
     }
 
-    fn order(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    fn order(&self, host: &str, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         if addresses.len() < 2 {
             return addresses;
         }
-        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let rotation = self.turn(host).fetch_add(1, Ordering::Relaxed);
         addresses::order(&addresses, rotation, &self.penalties, Instant::now())
+    }
+
+    /// Names that are dialled in turn must not take each other's turns.
+    fn turn(&self, host: &str) -> &AtomicUsize {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(host);
+        let [.., low] = hash.to_be_bytes();
+        &self.turns[usize::from(low)]
     }
 }
 
@@ -623,22 +634,24 @@ mod tests {
         let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
         let alone = addresses(["192.0.2.9:80"]);
-        let mut begun = Vec::new();
+        let (mut begun, mut others) = (Vec::new(), Vec::new());
         for _ in 0..6 {
-            begun.push(dialler.order(resolved.clone())[0]);
-            // A dial with nothing to choose from leaves the others their turns.
-            assert_eq!(dialler.order(alone.clone()), alone);
+            begun.push(dialler.order("a.test", resolved.clone())[0]);
+            // A dial with nothing to choose from leaves the others their turns, and so does one of another name.
+            assert_eq!(dialler.order("a.test", alone.clone()), alone);
+            others.push(dialler.order("b.test", resolved.clone())[0]);
         }
         assert_eq!(begun, [resolved.clone(), resolved].concat());
+        assert_eq!(begun, others);
     }
 
     #[test]
     fn the_number_of_a_dial_wraps() {
-        let mut dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
-        dialler.rotation = AtomicUsize::new(usize::MAX);
+        let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
+        dialler.turn("a.test").store(usize::MAX, Ordering::Relaxed);
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80"]);
-        assert_eq!(dialler.order(resolved.clone())[0], resolved[1]);
-        assert_eq!(dialler.order(resolved.clone())[0], resolved[0]);
+        assert_eq!(dialler.order("a.test", resolved.clone())[0], resolved[1]);
+        assert_eq!(dialler.order("a.test", resolved.clone())[0], resolved[0]);
     }
 
     #[test]
@@ -651,7 +664,7 @@ mod tests {
         assert!(dialler.is_penalised(resolved[0], now));
         assert!(!dialler.is_penalised(resolved[1], now));
         for _ in 0..4 {
-            assert_eq!(dialler.order(resolved.clone())[1], resolved[0]);
+            assert_eq!(dialler.order("a.test", resolved.clone())[1], resolved[0]);
         }
     }
 }

@@ -129,6 +129,28 @@ async fn a_settled_host_is_not_looked_up() {
     .await;
 }
 
+/// Each name has turns of its own, however the dials of several names follow each other.
+#[tokio::test]
+async fn names_that_are_dialled_in_turn_use_all_their_addresses() {
+    within(async {
+        let servers = [(); 2].map(|()| Server::plain(honest));
+        let told = Told::new(&servers.each_ref().map(Server::address));
+        let client = builder().resolver(Asks(told)).build().unwrap();
+        for dials in 1..=3 {
+            for host in ["a.test", "b.test"] {
+                get(&client, format!("http://{host}/")).await;
+                get(&client, format!("http://{host}/")).await;
+            }
+            client.close_idle();
+            let accepted = servers.each_ref().map(Server::accepted);
+            let first = 2 * usize::div_ceil(dials, 2);
+            assert_eq!(accepted, [first, 2 * dials - first]);
+        }
+        at_rest(&client);
+    })
+    .await;
+}
+
 /// F10: what changes between two lookups is found when the old addresses fail, by the same dial.
 #[tokio::test]
 async fn addresses_that_all_fail_are_looked_up_anew() {
@@ -217,28 +239,6 @@ async fn faults_of_a_resolver() {
     }
 }
 
-/// F11: one line lists every address once, and each error once.
-#[tokio::test]
-async fn all_addresses_fail() {
-    within(async {
-        let told = Told::new(&[]);
-        let port = deaf_port();
-        // Twice as many as are tried, each of them twice.
-        let addresses: Vec<_> = (1..=64)
-            .map(|last| SocketAddr::from(([127, 0, 0, last], port)))
-            .collect();
-        *told.answer.lock().unwrap() = addresses.iter().flat_map(|one| [*one, *one]).collect();
-        let client = builder().resolver(Asks(Arc::clone(&told))).build().unwrap();
-        let error = failed(&client, "http://a.test/".into()).await;
-        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-        assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionRefused));
-        let line = error.to_string();
-        for (at, address) in addresses.iter().enumerate() {
-            let times = line.matches(&address.to_string()).count();
-            assert_eq!(times, usize::from(at < 32), "{address} in {line}");
-        }
-        assert_eq!(line.matches("refused").count(), 1, "{line}");
-        assert!(line.len() < 1_024, "{line}");
 /// A runtime that stands still keeps what it looks up to itself.
 #[test]
 fn a_lookup_on_a_runtime_that_stands_still() {
@@ -282,6 +282,28 @@ fn a_lookup_on_a_runtime_that_stands_still() {
     at_rest(&client);
 }
 
+/// F11: one line lists every address once, and each error once.
+#[tokio::test]
+async fn all_addresses_fail() {
+    within(async {
+        let told = Told::new(&[]);
+        let port = deaf_port();
+        // Twice as many as are tried, each of them twice.
+        let addresses: Vec<_> = (1..=64)
+            .map(|last| SocketAddr::from(([127, 0, 0, last], port)))
+            .collect();
+        *told.answer.lock().unwrap() = addresses.iter().flat_map(|one| [*one, *one]).collect();
+        let client = builder().resolver(Asks(Arc::clone(&told))).build().unwrap();
+        let error = failed(&client, "http://a.test/".into()).await;
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionRefused));
+        let line = error.to_string();
+        for (at, address) in addresses.iter().enumerate() {
+            let times = line.matches(&address.to_string()).count();
+            assert_eq!(times, usize::from(at < 32), "{address} in {line}");
+        }
+        assert_eq!(line.matches("refused").count(), 1, "{line}");
+        assert!(line.len() < 1_024, "{line}");
     })
     .await;
 }
@@ -513,6 +535,27 @@ fn f18_child() {
         let named = second.replace("127.0.0.1", "localhost");
         assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
         assert_eq!(client.stats().total.connections_idle, 1);
+        // The same where the client asks name servers itself.
+        #[cfg(feature = "hickory")]
+        {
+            let names = crate::support::dns::NameServer::new(|_, _| {
+                crate::support::dns::Answer::addresses(300, [[127, 0, 0, 1]])
+            });
+            let asking = sockeye::DnsResolver::from_servers(&[names.address()]).unwrap();
+            let client = Client::builder()
+                .limits(limits.clone())
+                .resolver(asking)
+                .build()
+                .unwrap();
+            files.truncate(files.len() / 2);
+            client.preconnect(&first, 8).await.unwrap();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            let named = second.replace("127.0.0.1", "a.test");
+            assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
+            assert_eq!(client.stats().total.connections_idle, 1);
+        }
         while let Ok(file) = std::fs::File::open("/dev/null") {
             files.push(file);
         }
@@ -571,6 +614,53 @@ fn f19_child() {
     }));
 }
 
+/// F11: the system itself refuses three addresses, each for a reason of its own, in a network namespace with routes that say so.
+#[cfg(target_os = "linux")]
+#[test]
+fn f11_no_route() {
+    child(
+        "f11_child",
+        "exec unshare -rn sh -c 'ip link set lo up && ip route add unreachable 203.0.113.1 \
+         && ip route add prohibit 203.0.113.2 && ip route add blackhole 203.0.113.3 && exec \"$@\"' -",
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by f11_no_route, with routes that lead nowhere"]
+fn f11_child() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(within(async {
+        let addresses = [1, 2, 3].map(|last| SocketAddr::from(([203, 0, 113, last], deaf_port())));
+        let [unreachable, prohibited, swallowed] = addresses;
+        let attempts = Attempts::default();
+        let client = builder()
+            .resolver(Asks(Told::new(&addresses)))
+            .observer(attempts.clone())
+            .build()
+            .unwrap();
+        let error = failed(&client, "http://a.test/".into()).await;
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert!(error.is_retryable(), "{error}");
+        let line = error.to_string();
+        for (address, text) in [
+            (unreachable, "os error 113"),
+            (prohibited, "os error 13"),
+            (swallowed, "os error 22"),
+        ] {
+            let parts: Vec<_> = line.split(&address.to_string()).collect();
+            assert_eq!(parts.len(), 2, "{address} in {line}");
+            assert!(parts[1].contains(text), "{address} in {line}");
+        }
+        // None is tried twice.
+        let words: Vec<_> = attempts.take().into_iter().map(|(_, what)| what).collect();
+        assert_eq!(words, ["start four", "failed four"].repeat(3));
+    }));
+}
+
 /// F12: the address of IPv6 swallows what is sent to it, in a network namespace with a link that leads nowhere.
 #[cfg(target_os = "linux")]
 #[test]
@@ -578,27 +668,6 @@ fn f12_black_hole() {
     child(
         "f12_child",
         "exec unshare -rn sh -c 'ip link set lo up && ip link add hole0 type dummy \
-        // The same where the client asks name servers itself.
-        #[cfg(feature = "hickory")]
-        {
-            let names = crate::support::dns::NameServer::new(|_, _| {
-                crate::support::dns::Answer::addresses(300, [[127, 0, 0, 1]])
-            });
-            let asking = sockeye::DnsResolver::from_servers(&[names.address()]).unwrap();
-            let client = Client::builder()
-                .limits(limits.clone())
-                .resolver(asking)
-                .build()
-                .unwrap();
-            files.truncate(files.len() / 2);
-            client.preconnect(&first, 8).await.unwrap();
-            while let Ok(file) = std::fs::File::open("/dev/null") {
-                files.push(file);
-            }
-            let named = second.replace("127.0.0.1", "a.test");
-            assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
-            assert_eq!(client.stats().total.connections_idle, 1);
-        }
          && ip link set hole0 up && ip -6 addr add fd00:99::1/64 dev hole0 nodad \
          && ip -6 neigh add fd00:99::2 lladdr 02:00:00:00:00:02 dev hole0 nud permanent && exec \"$@\"' -",
     );
@@ -678,53 +747,6 @@ fn f12_child() {
         let head_start = events[1].0;
         assert!(head_start >= Duration::from_millis(250), "{events:?}");
         assert!(head_start < Duration::from_secs(2), "{events:?}");
-/// F11: the system itself refuses three addresses, each for a reason of its own, in a network namespace with routes that say so.
-#[cfg(target_os = "linux")]
-#[test]
-fn f11_no_route() {
-    child(
-        "f11_child",
-        "exec unshare -rn sh -c 'ip link set lo up && ip route add unreachable 203.0.113.1 \
-         && ip route add prohibit 203.0.113.2 && ip route add blackhole 203.0.113.3 && exec \"$@\"' -",
-    );
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-#[ignore = "run by f11_no_route, with routes that lead nowhere"]
-fn f11_child() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(within(async {
-        let addresses = [1, 2, 3].map(|last| SocketAddr::from(([203, 0, 113, last], deaf_port())));
-        let [unreachable, prohibited, swallowed] = addresses;
-        let attempts = Attempts::default();
-        let client = builder()
-            .resolver(Asks(Told::new(&addresses)))
-            .observer(attempts.clone())
-            .build()
-            .unwrap();
-        let error = failed(&client, "http://a.test/".into()).await;
-        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-        assert!(error.is_retryable(), "{error}");
-        let line = error.to_string();
-        for (address, text) in [
-            (unreachable, "os error 113"),
-            (prohibited, "os error 13"),
-            (swallowed, "os error 22"),
-        ] {
-            let parts: Vec<_> = line.split(&address.to_string()).collect();
-            assert_eq!(parts.len(), 2, "{address} in {line}");
-            assert!(parts[1].contains(text), "{address} in {line}");
-        }
-        // None is tried twice.
-        let words: Vec<_> = attempts.take().into_iter().map(|(_, what)| what).collect();
-        assert_eq!(words, ["start four", "failed four"].repeat(3));
-    }));
-}
-
         let stats = client.stats().total;
         assert_eq!((stats.connections_opened, stats.connect_failures), (1, 0));
         // For 30 s the address that was overtaken is tried last.
