@@ -60,8 +60,8 @@ pub trait Resolve: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones, and those
-    /// beyond the first 32, are ignored.
+    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones are ignored, and
+    /// those beyond the first 32, of which each family has 16 if it has so many.
     pub addrs: Vec<SocketAddr>,
     /// How long the answer holds. `None`, where the resolver does not know, means 30 seconds; zero, that it is not
     /// remembered. More than 7 days count as 7 days.

@@ -179,15 +179,7 @@ impl Names {
 
 async fn ask(resolver: &dyn Resolve, host: &str) -> io::Result<(Answer, Option<Duration>)> {
     let resolved = resolver.resolve(host).await?;
-    let mut kept: Vec<SocketAddr> = Vec::new();
-    for address in resolved.addrs {
-        if kept.len() == MAX_ADDRESSES {
-            break;
-        }
-        if !kept.contains(&address) {
-            kept.push(address);
-        }
-    }
+    let kept = keep(&resolved.addrs);
     if kept.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -195,6 +187,26 @@ async fn ask(resolver: &dyn Resolve, host: &str) -> io::Result<(Answer, Option<D
         ));
     }
     Ok((kept.into(), resolved.ttl))
+}
+
+/// The first addresses, each once, those of the preferred family before those of the other. Where there are too many, each
+/// family has half of the places, and what the other one leaves.
+fn keep(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_ipv4_first = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let family = match address.is_ipv4() == is_ipv4_first {
+            true => &mut first,
+            false => &mut second,
+        };
+        if family.len() < MAX_ADDRESSES && !family.contains(address) {
+            family.push(*address);
+        }
+    }
+    first.truncate((MAX_ADDRESSES / 2).max(MAX_ADDRESSES - second.len()));
+    second.truncate(MAX_ADDRESSES - first.len());
+    first.append(&mut second);
+    first
 }
 
 /// The words of a panic may hold anything, so they stay with the panic hook.
@@ -274,6 +286,16 @@ mod tests {
                             .collect(),
                         ttl: None,
                     }),
+                    "both.test" | "few.test" => {
+                        let fours = if host == "few.test" { 3 } else { 40 };
+                        let six =
+                            (0..40).map(|last| ([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 0).into());
+                        let four = (0..fours).map(|last| ([192, 0, 2, last], 0).into());
+                        Ok(Resolved {
+                            addrs: six.chain(four).collect(),
+                            ttl: None,
+                        })
+                    }
                     _ => Ok(Resolved {
                         addrs: vec![(address, 0).into()],
                         ttl: self.ttl,
@@ -431,6 +453,23 @@ mod tests {
         let answer = names.find("many.test").await.unwrap().answer;
         let ports: Vec<_> = answer.iter().map(SocketAddr::port).collect();
         assert_eq!(ports, (0..32).collect::<Vec<u16>>());
+    }
+
+    /// Where one family leads nowhere the other must be there to be tried (RFC 8305 section 4).
+    #[tokio::test(start_paused = true)]
+    async fn no_family_takes_the_place_of_the_other() {
+        let (_, names) = names(Fake::default());
+        for (host, sixes) in [("both.test", 16), ("few.test", 29)] {
+            let answer = names.find(host).await.unwrap().answer;
+            let (six, four) = answer.split_at(sixes);
+            assert_eq!(answer.len(), 32);
+            for (family, is_four) in [(six, false), (four, true)] {
+                assert!(family.iter().all(|address| address.is_ipv4() == is_four));
+                assert!(family.is_sorted(), "the first ones, in their order");
+            }
+            assert_eq!(six[0].to_string(), "[2001:db8::]:0");
+            assert_eq!(four[0].to_string(), "192.0.2.0:0");
+        }
     }
 
     #[tokio::test(start_paused = true)]
