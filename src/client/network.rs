@@ -22,7 +22,7 @@ pub(super) struct Network {
 
 impl ClientBuilder {
     /// Who is asked for the addresses of a host. Default: the system (getaddrinfo), off the threads that run calls, at most
-    /// 32 lookups at once in a process. Whoever answers, the client remembers up to 1,024 answers, those of the system for
+    /// 32 lookups at once on a runtime. Whoever answers, the client remembers up to 1,024 answers, those of the system for
     /// 30 seconds, and asks again when all addresses of an answer have failed; failures are not remembered. See [`Resolve`]
     /// for an example.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
