@@ -108,6 +108,14 @@ struct FirstHop {
     resolve: Option<Duration>,
 }
 
+impl FirstHop {
+    /// The same after another lookup, which took so long.
+    fn after(mut self, looking: Duration) -> Self {
+        *self.resolve.get_or_insert_default() += looking;
+        self
+    }
+}
+
 impl Steps {
     /// A dial that has not begun yet.
     pub(crate) fn new(observers: Option<Arc<Observers>>) -> Self {
@@ -260,6 +268,7 @@ impl Dialler {
         }
         // The proxy is to be given an address: one that it cannot reach is followed by the next.
         steps.begin(Step::Resolve);
+        let begun = Instant::now();
         let step = StepTold::dns(steps.told(origin));
         let found = match self.names.find(origin.host()).await {
             Ok(found) => found,
@@ -269,6 +278,7 @@ impl Dialler {
             }
         };
         step.found(found.answer.len());
+        let looking = begun.elapsed();
         let addresses = found.answer.iter();
         let addresses = addresses.map(|address| at_port(*address, origin.port()));
         let mut doubt = Doubt {
@@ -286,7 +296,7 @@ impl Dialler {
                 }
                 passed => {
                     doubt.answer = None;
-                    return passed;
+                    return passed.map(|hop| hop.after(looking));
                 }
             }
         }

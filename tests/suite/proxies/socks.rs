@@ -71,14 +71,17 @@ async fn destinations() {
     }
 }
 
-/// A resolver that knows three addresses of everything.
+/// A resolver that knows three addresses of everything, and takes two seconds to find them.
 struct Three;
 
 impl Resolve for Three {
     fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, std::io::Result<Resolved>> {
         let addresses = ["10.0.0.1", "10.0.0.2", "2001:db8::3"];
         let addresses: [IpAddr; 3] = addresses.map(|text| text.parse().unwrap());
-        Box::pin(async move { Ok(Resolved::new(addresses)) })
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(Resolved::new(addresses))
+        })
     }
 }
 
@@ -111,6 +114,9 @@ async fn names_are_looked_up_here() {
     };
     let call = async { client.get("http://a.test/").send().await.unwrap() };
     let (response, mut asked) = tokio::join!(call, peer);
+    let timings = response.timings();
+    assert_eq!(timings.resolve, Some(Duration::from_secs(2)));
+    assert_eq!(timings.connect, Some(Duration::ZERO));
     assert_eq!(response.text().await.unwrap(), "through");
     asked.sort();
     let six = [
