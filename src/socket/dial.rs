@@ -33,6 +33,7 @@ use crate::url::Origin;
 pub(crate) struct Dialler {
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) tls: TlsConfig,
+    proxies: Vec<TlsConfig>,
     names: Arc<Names>,
     deny_private: bool,
     tcp: TcpOptions,
@@ -45,6 +46,8 @@ pub(crate) struct Dialler {
 /// How names are found and sockets of TCP are made, where there is no connector.
 #[derive(Default)]
 pub(crate) struct DialSettings {
+    /// How TLS is spoken with the proxies of the client.
+    pub(crate) proxies: Vec<TlsConfig>,
     /// In place of the system's.
     pub(crate) resolver: Option<Arc<dyn Resolve>>,
     pub(crate) overrides: Overrides,
@@ -160,6 +163,7 @@ impl Dialler {
         settings: DialSettings,
     ) -> Self {
         let DialSettings {
+            proxies,
             resolver,
             overrides,
             deny_private,
@@ -168,12 +172,18 @@ impl Dialler {
         Self {
             connector,
             tls,
+            proxies,
             names: Arc::new(Names::new(resolver, overrides)),
             deny_private,
             tcp,
             turns: [const { AtomicUsize::new(0) }; 256],
             penalties: Penalties::default(),
         }
+    }
+
+    /// All that may change how TLS is spoken, but for what calls set.
+    pub(crate) fn tls_settings(&self) -> impl Iterator<Item = &TlsConfig> {
+        [&self.tls].into_iter().chain(&self.proxies)
     }
 
     /// Dials, without a limit of its own: the caller sets one and may drop this at any time.

@@ -757,9 +757,13 @@ mod secure {
                     let response = client.get(url).send().await.unwrap();
                     assert!(!response.reused());
                     assert_eq!(response.text().await.unwrap(), "done");
+                    assert_eq!(client.stats().total.connections_idle, 1);
                     identity.reload_pem(certificate, key).unwrap();
+                    let_others_run().await;
+                    assert_eq!(client.stats().total.connections_idle, 0);
+                    // A dial of the same moment might have been before it.
+                    tokio::time::advance(Duration::from_millis(1)).await;
                 }
-                client.close_idle();
             };
             let peer = || play(&world, &shown, true, server_tls);
             tokio::join!(calls, peer(), peer());
