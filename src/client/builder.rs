@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::head::{DefaultFields, mark_secrets};
 use crate::policy::{Policies, Redirects, Resilience};
 use crate::pool::Pool;
-use crate::socket::{Connect, Dialler, TlsConfig};
+use crate::socket::{Connect, Dialler, Proxies, TlsConfig};
 use crate::stats::{Observer, Observers};
 use crate::url::{Origin, Target};
 
@@ -291,7 +291,12 @@ impl ClientBuilder {
             .proxies
             .settle(&self.network, self.connector.is_some())?;
         let deny_private = self.network.denies_private();
-        let (dialling, unix) = self.network.into_parts();
+        let (mut dialling, unix) = self.network.into_parts();
+        dialling.proxies = proxies
+            .iter()
+            .flat_map(Proxies::tls_settings)
+            .cloned()
+            .collect();
         let dialler = Dialler::new(self.connector, self.tls.unwrap_or_default(), dialling);
         let base_origin = base.as_ref().map(|base| base.target.origin());
         let scoped = self.authenticators.into_iter().map(|(origin, who)| {

@@ -22,7 +22,7 @@ pub(super) struct Network {
 
 impl ClientBuilder {
     /// Who is asked for the addresses of a host. Default: the system (getaddrinfo), off the threads that run calls, at most
-    /// 32 lookups at once in a process. Whoever answers, the client remembers up to 1,024 answers, those of the system for
+    /// 32 lookups at once on a runtime. Whoever answers, the client remembers up to 1,024 answers, those of the system for
     /// 30 seconds, and asks again when all addresses of an answer have failed; failures are not remembered. See [`Resolve`]
     /// for an example.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
@@ -32,7 +32,8 @@ impl ClientBuilder {
 
     /// Settles the addresses of one host, so that it is never looked up: 1 to 32 of them, tried in turn as those of a lookup
     /// are. Port 0 stands for the port of the URL. The Host field and the name in TLS stay those of the URL. The last call
-    /// for a host wins. Default: none.
+    /// for a host wins. Default: none. Proxies look up the hosts that they are asked for themselves, but for those of `socks5`;
+    /// the setting then counts for the host of the proxy.
     ///
     /// `host` is compared without regard to case and to a trailing dot, and never stands for its subdomains.
     /// [`build`](Self::build) fails if it is not a name.

@@ -70,8 +70,8 @@ use wait::{Claim, Wait};
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
-    /// Held for as long as changes of the client identity concern this pool.
-    _reloads: Arc<dyn Fn() + Send + Sync>,
+    /// Held for as long as changes of the client identities concern this pool.
+    _reloads: Vec<Arc<dyn Fn() + Send + Sync>>,
     hosts: Mutex<Hosts>,
     reapers: Reapers,
     registry: Registry,
@@ -111,14 +111,17 @@ impl Pool {
         let grows_ahead = limits.http2.spread.is_some() || limits.max_lifetime.is_some();
         Self(Arc::new_cyclic(|this: &Weak<Inner>| Inner {
             // Connections of another client identity are never used again (ruling 22).
-            _reloads: dialler.tls.on_reload({
-                let this = Weak::clone(this);
-                move || {
-                    if let Some(pool) = this.upgrade() {
-                        pool.mark_stale();
-                    }
-                }
-            }),
+            _reloads: dialler
+                .tls_settings()
+                .map(|tls| {
+                    let this = Weak::clone(this);
+                    tls.on_reload(move || {
+                        if let Some(pool) = this.upgrade() {
+                            pool.mark_stale();
+                        }
+                    })
+                })
+                .collect(),
             hosts: Mutex::default(),
             reapers: Reapers::default(),
             registry: Registry::new(),

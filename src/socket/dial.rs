@@ -4,6 +4,7 @@
 //! `connection::open`, in a task of the pool.
 
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -32,17 +33,21 @@ use crate::url::Origin;
 pub(crate) struct Dialler {
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) tls: TlsConfig,
+    proxies: Vec<TlsConfig>,
     names: Arc<Names>,
     deny_private: bool,
     tcp: TcpOptions,
-    /// The number of the next dial that has more than one address to begin with. It wraps.
-    rotation: AtomicUsize,
+    /// How many dials of a name had more than one address to begin with, by a byte that the name is hashed to: two that share
+    /// it only disturb each other's turns. They wrap.
+    turns: [AtomicUsize; 256],
     penalties: Penalties,
 }
 
 /// How names are found and sockets of TCP are made, where there is no connector.
 #[derive(Default)]
 pub(crate) struct DialSettings {
+    /// How TLS is spoken with the proxies of the client.
+    pub(crate) proxies: Vec<TlsConfig>,
     /// In place of the system's.
     pub(crate) resolver: Option<Arc<dyn Resolve>>,
     pub(crate) overrides: Overrides,
@@ -106,6 +111,14 @@ struct FirstHop {
     resolve: Option<Duration>,
 }
 
+impl FirstHop {
+    /// The same after another lookup, which took so long.
+    fn after(mut self, looking: Duration) -> Self {
+        *self.resolve.get_or_insert_default() += looking;
+        self
+    }
+}
+
 impl Steps {
     /// A dial that has not begun yet.
     pub(crate) fn new(observers: Option<Arc<Observers>>) -> Self {
@@ -150,6 +163,7 @@ impl Dialler {
         settings: DialSettings,
     ) -> Self {
         let DialSettings {
+            proxies,
             resolver,
             overrides,
             deny_private,
@@ -158,12 +172,18 @@ impl Dialler {
         Self {
             connector,
             tls,
+            proxies,
             names: Arc::new(Names::new(resolver, overrides)),
             deny_private,
             tcp,
-            rotation: AtomicUsize::new(0),
+            turns: [const { AtomicUsize::new(0) }; 256],
             penalties: Penalties::default(),
         }
+    }
+
+    /// All that may change how TLS is spoken, but for what calls set.
+    pub(crate) fn tls_settings(&self) -> impl Iterator<Item = &TlsConfig> {
+        [&self.tls].into_iter().chain(&self.proxies)
     }
 
     /// Dials, without a limit of its own: the caller sets one and may drop this at any time.
@@ -261,6 +281,7 @@ impl Dialler {
         }
         // The proxy is to be given an address: one that it cannot reach is followed by the next.
         steps.begin(Step::Resolve);
+        let begun = Instant::now();
         let step = StepTold::dns(steps.told(origin));
         let found = match self.names.find(origin.host()).await {
             Ok(found) => found,
@@ -270,16 +291,26 @@ impl Dialler {
             }
         };
         step.found(found.answer.len());
+        let looking = begun.elapsed();
         let addresses = found.answer.iter();
         let addresses = addresses.map(|address| at_port(*address, origin.port()));
+        let mut doubt = Doubt {
+            names: &self.names,
+            host: origin.host(),
+            answer: Some(&found.answer),
+        };
         let mut last = None;
-        for address in self.order(addresses.collect()).into_iter().take(MAX_TRIED) {
+        let ordered = self.order(origin.host(), addresses.collect());
+        for address in ordered.into_iter().take(MAX_TRIED) {
             let to = Destination::Address(address);
             match self.pass_to(to, route, detour, limits, steps).await {
                 Err(DialError::Tunnel(via, failure)) if failure.may_be_the_address() => {
                     last = Some(DialError::Tunnel(via, failure));
                 }
-                passed => return passed,
+                passed => {
+                    doubt.answer = None;
+                    return passed.map(|hop| hop.after(looking));
+                }
             }
         }
         Err(last.unwrap_or_else(|| DialError::Connect(tcp::Failures::new())))
@@ -343,7 +374,7 @@ impl Dialler {
         if let Ok(literal) = host.parse::<IpAddr>() {
             steps.begin(Step::Connect);
             let literal = vec![SocketAddr::new(literal, port)];
-            let tcp = self.connect(literal, told).await?;
+            let tcp = self.connect(host, literal, told).await?;
             return Ok((tcp, None));
         }
         let mut looking = Duration::ZERO;
@@ -381,7 +412,7 @@ impl Dialler {
                 host,
                 answer: Some(&found.answer),
             };
-            match self.connect(addresses, told).await {
+            match self.connect(host, addresses, told).await {
                 Ok(tcp) => {
                     doubt.answer = None;
                     return Ok((tcp, Some(looking)));
@@ -406,10 +437,11 @@ impl Dialler {
         }
     }
 
-    /// Connects to one of the addresses that the settings let it connect to. No address is looked at before that, nor
-    /// replaced after it.
+    /// Connects to one of the addresses of a host that the settings let it connect to. No address is looked at before that,
+    /// nor replaced after it.
     async fn connect(
         &self,
+        host: &str,
         addresses: Vec<SocketAddr>,
         told: Option<DialTold<'_>>,
     ) -> Result<TcpStream, DialError> {
@@ -425,7 +457,7 @@ impl Dialler {
         if admitted.is_empty() {
             return Err(DialError::Excluded(excluded));
         }
-        let ordered = self.order(admitted);
+        let ordered = self.order(host, admitted);
         let connected = tcp::connect(&ordered, &self.tcp, &self.penalties, told).await;
         connected.map_err(|failures| {
             excluded.extend(failures);
@@ -465,12 +497,19 @@ impl Dialler {
         self.penalties.holds(address, now)
     }
 
-    fn order(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    fn order(&self, host: &str, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         if addresses.len() < 2 {
             return addresses;
         }
-        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let rotation = self.turn(host).fetch_add(1, Ordering::Relaxed);
         addresses::order(&addresses, rotation, &self.penalties, Instant::now())
+    }
+
+    /// Names that are dialled in turn must not take each other's turns.
+    fn turn(&self, host: &str) -> &AtomicUsize {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(host);
+        let [.., low] = hash.to_be_bytes();
+        &self.turns[usize::from(low)]
     }
 }
 
@@ -618,22 +657,24 @@ mod tests {
         let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
         let alone = addresses(["192.0.2.9:80"]);
-        let mut begun = Vec::new();
+        let (mut begun, mut others) = (Vec::new(), Vec::new());
         for _ in 0..6 {
-            begun.push(dialler.order(resolved.clone())[0]);
-            // A dial with nothing to choose from leaves the others their turns.
-            assert_eq!(dialler.order(alone.clone()), alone);
+            begun.push(dialler.order("a.test", resolved.clone())[0]);
+            // A dial with nothing to choose from leaves the others their turns, and so does one of another name.
+            assert_eq!(dialler.order("a.test", alone.clone()), alone);
+            others.push(dialler.order("b.test", resolved.clone())[0]);
         }
         assert_eq!(begun, [resolved.clone(), resolved].concat());
+        assert_eq!(begun, others);
     }
 
     #[test]
     fn the_number_of_a_dial_wraps() {
-        let mut dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
-        dialler.rotation = AtomicUsize::new(usize::MAX);
+        let dialler = Dialler::new(None, TlsConfig::default(), DialSettings::default());
+        dialler.turn("a.test").store(usize::MAX, Ordering::Relaxed);
         let resolved = addresses(["192.0.2.1:80", "192.0.2.2:80"]);
-        assert_eq!(dialler.order(resolved.clone())[0], resolved[1]);
-        assert_eq!(dialler.order(resolved.clone())[0], resolved[0]);
+        assert_eq!(dialler.order("a.test", resolved.clone())[0], resolved[1]);
+        assert_eq!(dialler.order("a.test", resolved.clone())[0], resolved[0]);
     }
 
     #[test]
@@ -646,7 +687,7 @@ mod tests {
         assert!(dialler.is_penalised(resolved[0], now));
         assert!(!dialler.is_penalised(resolved[1], now));
         for _ in 0..4 {
-            assert_eq!(dialler.order(resolved.clone())[1], resolved[0]);
+            assert_eq!(dialler.order("a.test", resolved.clone())[1], resolved[0]);
         }
     }
 }

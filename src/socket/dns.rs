@@ -1,12 +1,14 @@
 //! Turns a host into addresses: the seam for resolvers of the user's, and the system's.
 //!
 //! A resolver is asked by `names` alone, which remembers what it answers. getaddrinfo blocks for as long as it likes, so it
-//! runs on tokio's blocking threads, a bounded number at once. An address literal never gets here.
+//! runs on the blocking threads of a runtime, a bounded number at once. An address literal never gets here.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::{self, Handle};
 use tokio::sync::Semaphore;
 
 use super::dial::is_out_of_files;
@@ -14,8 +16,8 @@ use crate::error::BoxFuture;
 
 /// Finds the addresses of a host: the seam for name services of your own.
 ///
-/// The client remembers an answer for its `ttl`, asks once for all calls that wait for the same host, and never asks for an
-/// address literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a
+/// The client remembers an answer for its `ttl`, asks once for all calls of a runtime that wait for the same host, and never
+/// asks for an address literal or for what [`ClientBuilder::resolve`](crate::ClientBuilder::resolve) has settled. A lookup is part of a
 /// dial, so the connect limit ends it, and it is dropped when the last who wait for it are gone; it may be dropped at any
 /// time. A lookup that asks for both families should not hold back the first by more than 50 ms for the second (RFC 8305
 /// section 3). An error, an empty answer or a panic becomes [`ErrorKind::Resolve`](crate::ErrorKind) and is not remembered.
@@ -60,8 +62,8 @@ pub trait Resolve: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones, and those
-    /// beyond the first 32, are ignored.
+    /// The addresses, the preferred family first. A port of 0 stands for the port of the URL. Repeated ones are ignored, and
+    /// those beyond the first 32, of which each family has 16 if it has so many.
     pub addrs: Vec<SocketAddr>,
     /// How long the answer holds. `None`, where the resolver does not know, means 30 seconds; zero, that it is not
     /// remembered. More than 7 days count as 7 days.
@@ -94,7 +96,7 @@ pub(super) struct System;
 impl Resolve for System {
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
         Box::pin(async move {
-            let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+            let place = places().acquire_owned().await.map_err(io::Error::other)?;
             let host = host.to_owned();
             // It cannot be interrupted, so the place is taken for as long as it runs, whoever still waits for it.
             let lookup = tokio::task::spawn_blocking(move || {
@@ -112,20 +114,38 @@ impl Resolve for System {
 
 /// Whether no file descriptor is left. getaddrinfo can then neither read its files nor ask anybody, and says that there is no
 /// such name.
-fn lack_of_files() -> Option<io::Error> {
+pub(super) fn lack_of_files() -> Option<io::Error> {
     let opened = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
     opened.err().filter(is_out_of_files)
 }
 
-/// The places of [`SYSTEM_LOOKUPS`].
-static LOOKUPS: Semaphore = Semaphore::const_new(SYSTEM_LOOKUPS);
+/// The places of [`SYSTEM_LOOKUPS`] on the runtime that runs this. One that comes free goes to who waits for it, and would be
+/// lost to the others if his runtime stands still.
+fn places() -> Arc<Semaphore> {
+    /// Those that somebody has or waits for.
+    static PLACES: Mutex<Vec<(runtime::Id, Weak<Semaphore>)>> = Mutex::new(Vec::new());
+    let runtime = Handle::current().id();
+    let mut all = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|(_, places)| places.strong_count() > 0);
+    let known = all.iter().find(|(of, _)| *of == runtime);
+    known
+        .and_then(|(_, places)| places.upgrade())
+        .unwrap_or_else(|| {
+            let places = Arc::new(Semaphore::new(SYSTEM_LOOKUPS));
+            all.push((runtime, Arc::downgrade(&places)));
+            places
+        })
+}
 
-/// Calls of getaddrinfo that run at once in this process. Behind a name server that is silent each may take half a minute,
-/// on a thread of tokio's blocking pool, which has 512 by default and other work to do.
+/// Calls of getaddrinfo that run at once on one runtime. Behind a name server that is silent each may take half a minute, on a
+/// thread of tokio's blocking pool, of which a runtime has 512 by default and other work for.
 const SYSTEM_LOOKUPS: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
     use super::*;
 
     #[tokio::test]
@@ -137,6 +157,29 @@ mod tests {
             assert!(address.ip().is_loopback(), "{address}");
             assert_eq!(address.port(), 0);
         }
-        assert_eq!(LOOKUPS.available_permits(), SYSTEM_LOOKUPS);
+    }
+
+    /// Those that wait there for a place are not polled any more.
+    #[test]
+    fn no_runtime_takes_the_places_of_another_one() {
+        let [first, second] = [(); 2].map(|()| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        });
+        let mut begun = Vec::new();
+        first.block_on(async {
+            for _ in 0..2 * SYSTEM_LOOKUPS {
+                let mut looking = System.resolve("localhost");
+                poll_fn(|cx| Poll::Ready(looking.as_mut().poll(cx).is_ready())).await;
+                begun.push(looking);
+            }
+        });
+        let found = second.block_on(async {
+            let looking = System.resolve("localhost");
+            tokio::time::timeout(Duration::from_secs(10), looking).await
+        });
+        assert!(found.is_ok_and(|found| found.is_ok()));
     }
 }

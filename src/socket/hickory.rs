@@ -24,7 +24,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::runtime::{self, Handle};
 
-use super::dns::{Resolve, Resolved};
+use super::dns::{Resolve, Resolved, lack_of_files};
 use super::names::MAX_ADDRESSES;
 use crate::error::{BoxFuture, Error, Result};
 
@@ -195,7 +195,8 @@ impl Resolve for DnsResolver {
                             told = Some(failure(&error));
                         }
                     }
-                    Err(error) => return Err(failure(&error)),
+                    // The crate does not say why it could not ask.
+                    Err(error) => return Err(lack_of_files().unwrap_or_else(|| failure(&error))),
                 }
             }
             Err(told.unwrap_or_else(|| io::ErrorKind::NotFound.into()))

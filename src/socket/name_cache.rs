@@ -4,6 +4,7 @@
 //! keeps it behind a lock.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use tokio::time::Instant;
 /// The addresses of a name. The same answer is the same allocation.
 pub(super) type Answer = Arc<[SocketAddr]>;
 
-/// Answers and running lookups by host; `L` is a hold on a lookup.
+/// Answers by host, and running lookups by host and `R`, the runtime; `L` is a hold on a lookup.
 #[derive(Debug)]
-pub(super) struct NameCache<L> {
+pub(super) struct NameCache<L, R> {
     answers: HashMap<Arc<str>, Held>,
-    running: HashMap<Arc<str>, Running<L>>,
+    running: HashMap<(Arc<str>, R), Running<L>>,
     /// Goes up with every use of an answer, and with every lookup.
     clock: u64,
     /// The running lookups are looked through for ended ones when they are so many.
@@ -42,7 +43,7 @@ struct Running<L> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LookupId(u64);
 
-impl<L> Default for NameCache<L> {
+impl<L, R> Default for NameCache<L, R> {
     fn default() -> Self {
         Self {
             answers: HashMap::new(),
@@ -53,7 +54,7 @@ impl<L> Default for NameCache<L> {
     }
 }
 
-impl<L> NameCache<L> {
+impl<L, R: Clone + Eq + Hash> NameCache<L, R> {
     /// The answer that holds at `now`.
     pub(super) fn answer(&mut self, host: &str, now: Instant) -> Option<Answer> {
         let held = self.answers.get_mut(host)?;
@@ -66,9 +67,9 @@ impl<L> NameCache<L> {
         Some(Arc::clone(&held.answer))
     }
 
-    /// The lookup that runs for `host`, unless it has run for so long that another one may be luckier.
-    pub(super) fn running(&self, host: &str, now: Instant) -> Option<&L> {
-        let running = self.running.get(host)?;
+    /// The lookup that runs for a host on a runtime, unless it has run for so long that another one may be luckier.
+    pub(super) fn running(&self, asked: &(Arc<str>, R), now: Instant) -> Option<&L> {
+        let running = self.running.get(asked)?;
         let age = now.saturating_duration_since(running.begun);
         (age < JOINABLE).then_some(&running.hold)
     }
@@ -77,7 +78,7 @@ impl<L> NameCache<L> {
     /// by twice that of those that run.
     pub(super) fn begin(
         &mut self,
-        host: &Arc<str>,
+        asked: &(Arc<str>, R),
         now: Instant,
         hold: impl FnOnce(LookupId) -> L,
         ended: impl Fn(&L) -> bool,
@@ -93,21 +94,22 @@ impl<L> NameCache<L> {
             begun: now,
             hold: hold(id),
         };
-        self.running.insert(Arc::clone(host), running);
+        self.running.insert(asked.clone(), running);
     }
 
     /// A lookup has ended. Its answer is remembered, unless it was replaced or everything was forgotten meanwhile.
     pub(super) fn end(
         &mut self,
-        host: &Arc<str>,
+        asked: &(Arc<str>, R),
         id: LookupId,
         answer: Option<(&Answer, Option<Duration>)>,
         now: Instant,
     ) {
-        if self.running.get(host).is_none_or(|other| other.id != id) {
+        if self.running.get(asked).is_none_or(|other| other.id != id) {
             return;
         }
-        self.running.remove(host);
+        self.running.remove(asked);
+        let (host, _) = asked;
         let Some((answer, ttl)) = answer else {
             return;
         };
@@ -173,8 +175,8 @@ const FIRST_SWEEP: usize = 64;
 mod tests {
     use super::*;
 
-    fn host(number: usize) -> Arc<str> {
-        format!("host{number}.test").into()
+    fn host(number: usize) -> (Arc<str>, u8) {
+        (format!("host{number}.test").into(), 0)
     }
 
     fn answer(number: usize) -> Answer {
@@ -186,13 +188,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn begin(cache: &mut NameCache<LookupId>, host: &Arc<str>, now: Instant) -> LookupId {
+    fn begin(cache: &mut NameCache<LookupId, u8>, host: &(Arc<str>, u8), now: Instant) -> LookupId {
         cache.begin(host, now, |id| id, |_| false);
         *cache.running(host, now).unwrap()
     }
 
     fn learn(
-        cache: &mut NameCache<LookupId>,
+        cache: &mut NameCache<LookupId, u8>,
         number: usize,
         ttl: Option<Duration>,
         now: Instant,
@@ -229,7 +231,7 @@ mod tests {
         let (mut cache, now) = (NameCache::default(), Instant::now());
         let id = begin(&mut cache, &host(1), now);
         cache.end(&host(1), id, None, now);
-        assert_eq!(cache.running("host1.test", now), None);
+        assert_eq!(cache.running(&host(1), now), None);
         assert_eq!(cache.answer("host1.test", now), None);
     }
 
@@ -237,9 +239,9 @@ mod tests {
     fn a_lookup_is_joined_while_it_is_young() {
         let (mut cache, now) = (NameCache::default(), Instant::now());
         let id = begin(&mut cache, &host(1), now);
-        assert_eq!(cache.running("host1.test", now + seconds(9)), Some(&id));
-        assert_eq!(cache.running("host1.test", now + seconds(10)), None);
-        assert_eq!(cache.running("host2.test", now), None);
+        assert_eq!(cache.running(&host(1), now + seconds(9)), Some(&id));
+        assert_eq!(cache.running(&host(1), now + seconds(10)), None);
+        assert_eq!(cache.running(&host(2), now), None);
         // The one that was replaced says nothing any more.
         let later = begin(&mut cache, &host(1), now + seconds(10));
         cache.end(&host(1), id, Some((&answer(1), None)), now + seconds(11));

@@ -255,6 +255,15 @@ impl Proxies {
         }
     }
 
+    /// How TLS is spoken with those that were set; of those of the environment it never changes.
+    pub(crate) fn tls_settings(&self) -> impl Iterator<Item = &TlsConfig> {
+        let set = match self {
+            Self::Set(proxies) => &proxies[..],
+            Self::Environment(_) => &[],
+        };
+        set.iter().map(|proxy| proxy.via.tls())
+    }
+
     /// Adds one behind those that were set.
     pub(crate) fn add(&mut self, proxy: Proxy) {
         match self {

@@ -33,7 +33,8 @@ pub struct Timings {
     pub earlier: Option<Duration>,
     /// Waiting for a connection, a dial that was waited for included.
     pub pool_wait: Option<Duration>,
-    /// Resolving the host name; `None` on a reused connection, for an address and for a custom connector.
+    /// Resolving host names, that of a proxy included; `None` on a reused connection, where there is none but addresses, and
+    /// where a custom connector or the proxy looks them up.
     pub resolve: Option<Duration>,
     /// Connecting over TCP; `None` on a reused connection.
     pub connect: Option<Duration>,

@@ -129,6 +129,28 @@ async fn a_settled_host_is_not_looked_up() {
     .await;
 }
 
+/// Each name has turns of its own, however the dials of several names follow each other.
+#[tokio::test]
+async fn names_that_are_dialled_in_turn_use_all_their_addresses() {
+    within(async {
+        let servers = [(); 2].map(|()| Server::plain(honest));
+        let told = Told::new(&servers.each_ref().map(Server::address));
+        let client = builder().resolver(Asks(told)).build().unwrap();
+        for dials in 1..=3 {
+            for host in ["a.test", "b.test"] {
+                get(&client, format!("http://{host}/")).await;
+                get(&client, format!("http://{host}/")).await;
+            }
+            client.close_idle();
+            let accepted = servers.each_ref().map(Server::accepted);
+            let first = 2 * usize::div_ceil(dials, 2);
+            assert_eq!(accepted, [first, 2 * dials - first]);
+        }
+        at_rest(&client);
+    })
+    .await;
+}
+
 /// F10: what changes between two lookups is found when the old addresses fail, by the same dial.
 #[tokio::test]
 async fn addresses_that_all_fail_are_looked_up_anew() {
@@ -215,6 +237,49 @@ async fn faults_of_a_resolver() {
             );
         }
     }
+}
+
+/// A runtime that stands still keeps what it looks up to itself.
+#[test]
+fn a_lookup_on_a_runtime_that_stands_still() {
+    /// The first question is answered after others had their turn.
+    #[derive(Default)]
+    struct Slow(AtomicUsize, tokio::sync::Notify);
+    struct Asked(Arc<Slow>);
+    impl Resolve for Asked {
+        fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
+            Box::pin(async {
+                if self.0.0.fetch_add(1, Ordering::SeqCst) == 0 {
+                    self.0.1.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Ok(Resolved::new([IpAddr::from([127, 0, 0, 1])]))
+            })
+        }
+    }
+    let [first, second] = [(); 2].map(|()| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    });
+    let (server, slow) = (Server::plain(honest), Arc::new(Slow::default()));
+    let client = builder()
+        .resolver(Asked(Arc::clone(&slow)))
+        .connect_timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let url = server.url_of("a.test", "/x");
+    first.block_on(async {
+        tokio::select! {
+            response = client.get(&url).send() => panic!("{response:?}"),
+            () = slow.1.notified() => {}
+        }
+    });
+    let text = second.block_on(within(get(&client, url)));
+    assert_eq!(text, "GET /x ");
+    drop(first);
+    at_rest(&client);
 }
 
 /// F11: one line lists every address once, and each error once.
@@ -449,7 +514,7 @@ fn f18_child() {
         let limits = Limits::default()
             .with_max_connections(None)
             .with_idle_timeout(Duration::from_secs(600));
-        let client = Client::builder().limits(limits).build().unwrap();
+        let client = Client::builder().limits(limits.clone()).build().unwrap();
         client.preconnect(&first, 8).await.unwrap();
         let mut files = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -470,6 +535,27 @@ fn f18_child() {
         let named = second.replace("127.0.0.1", "localhost");
         assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
         assert_eq!(client.stats().total.connections_idle, 1);
+        // The same where the client asks name servers itself.
+        #[cfg(feature = "hickory")]
+        {
+            let names = crate::support::dns::NameServer::new(|_, _| {
+                crate::support::dns::Answer::addresses(300, [[127, 0, 0, 1]])
+            });
+            let asking = sockeye::DnsResolver::from_servers(&[names.address()]).unwrap();
+            let client = Client::builder()
+                .limits(limits.clone())
+                .resolver(asking)
+                .build()
+                .unwrap();
+            files.truncate(files.len() / 2);
+            client.preconnect(&first, 8).await.unwrap();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            let named = second.replace("127.0.0.1", "a.test");
+            assert_eq!(client.preconnect(named, 1).await.unwrap(), 1);
+            assert_eq!(client.stats().total.connections_idle, 1);
+        }
         while let Ok(file) = std::fs::File::open("/dev/null") {
             files.push(file);
         }
@@ -525,6 +611,53 @@ fn f19_child() {
         // Each of the dials failed once: nobody tried again and again.
         assert_eq!(started, 20 - opened as u64);
         at_rest(&client);
+    }));
+}
+
+/// F11: the system itself refuses three addresses, each for a reason of its own, in a network namespace with routes that say so.
+#[cfg(target_os = "linux")]
+#[test]
+fn f11_no_route() {
+    child(
+        "f11_child",
+        "exec unshare -rn sh -c 'ip link set lo up && ip route add unreachable 203.0.113.1 \
+         && ip route add prohibit 203.0.113.2 && ip route add blackhole 203.0.113.3 && exec \"$@\"' -",
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by f11_no_route, with routes that lead nowhere"]
+fn f11_child() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(within(async {
+        let addresses = [1, 2, 3].map(|last| SocketAddr::from(([203, 0, 113, last], deaf_port())));
+        let [unreachable, prohibited, swallowed] = addresses;
+        let attempts = Attempts::default();
+        let client = builder()
+            .resolver(Asks(Told::new(&addresses)))
+            .observer(attempts.clone())
+            .build()
+            .unwrap();
+        let error = failed(&client, "http://a.test/".into()).await;
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert!(error.is_retryable(), "{error}");
+        let line = error.to_string();
+        for (address, text) in [
+            (unreachable, "os error 113"),
+            (prohibited, "os error 13"),
+            (swallowed, "os error 22"),
+        ] {
+            let parts: Vec<_> = line.split(&address.to_string()).collect();
+            assert_eq!(parts.len(), 2, "{address} in {line}");
+            assert!(parts[1].contains(text), "{address} in {line}");
+        }
+        // None is tried twice.
+        let words: Vec<_> = attempts.take().into_iter().map(|(_, what)| what).collect();
+        assert_eq!(words, ["start four", "failed four"].repeat(3));
     }));
 }
 

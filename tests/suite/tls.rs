@@ -210,8 +210,12 @@ fn files_that_hold_no_usable_certificate_are_errors() {
     let key = Authority::new().local().key_pem();
     let garbled = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n";
     let no_certificate = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    let good = Authority::new().pem();
+    // One that would be left out silently is a mistake as well.
+    let marked = format!("\u{feff}{good}{good}");
+    let indented = format!("{good} {good}");
     let files = ["", "no PEM at all", key.as_str(), garbled, no_certificate];
-    for file in files {
+    for file in files.into_iter().chain([&*marked, &*indented]) {
         let added = TlsConfig::builder()
             .add_root_pem(file.as_bytes())
             .and_then(|builder| builder.build());

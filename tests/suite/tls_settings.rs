@@ -253,6 +253,12 @@ fn settings_that_cannot_be_used_are_errors_that_name_them() {
     let line =
         build(&|set| set.crls("-----BEGIN X509 CRL-----\naGVsbG8=\n-----END X509 CRL-----\n"));
     assert!(line.contains("revocation list cannot be used"), "{line}");
+    for hosts in [65_537, usize::MAX] {
+        let line = build(&|set| set.resumable_hosts(hosts));
+        let expected = format!("resumable_hosts is {hosts}; it must be at most 65536");
+        assert!(line.contains(&expected), "{line}");
+    }
+    assert!(TlsConfig::builder().resumable_hosts(65_536).build().is_ok());
     // A mistake stays one where the file counts for nothing.
     let line = build(&|set| set.danger_accept_invalid_certs(true).only_roots("none"));
     assert!(line.contains("no certificate"), "{line}");

@@ -187,7 +187,8 @@ impl TlsConfigBuilder {
     }
 
     /// How many hosts' sessions are remembered to shorten the next handshake with them; 0 turns that off. Default 256, with up
-    /// to 8 tickets of TLS 1.3 each. The host that was added first is forgotten first.
+    /// to 8 tickets of TLS 1.3 each. The host that was added first is forgotten first. More than 65,536 are an error of
+    /// [`build`](Self::build), which makes room for all of them.
     ///
     /// Sessions are never shared between two configurations, even equal ones.
     #[must_use]
@@ -238,8 +239,14 @@ impl TlsConfigBuilder {
         self
     }
 
-    /// Fails if a root certificate, a revocation list, a pin or the server name cannot be used.
+    /// Fails if a root certificate, a revocation list, a pin, the server name or a number cannot be used.
     pub fn build(self) -> Result<TlsConfig> {
+        let hosts = self.resumable_hosts;
+        if hosts > MAX_RESUMABLE_HOSTS {
+            return Err(unusable(format!(
+                "resumable_hosts is {hosts}; it must be at most {MAX_RESUMABLE_HOSTS}"
+            )));
+        }
         let server_name = match &self.server_name {
             Some(name) => Some(server_name(name).ok_or_else(|| {
                 unusable(format!(
@@ -399,6 +406,9 @@ static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Hosts whose sessions are remembered, unless told otherwise.
 const RESUMABLE_HOSTS: usize = 256;
+
+/// rustls takes the memory for all of them at once, and panics where there is none.
+const MAX_RESUMABLE_HOSTS: usize = 65_536;
 
 /// Tickets that rustls keeps of one host; its limit counts tickets.
 const TICKETS: usize = 8;

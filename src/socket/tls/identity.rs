@@ -53,8 +53,9 @@ impl ClientIdentity {
     /// [`from_pem`](Self::from_pem). On an error nothing changes.
     ///
     /// Connections that were opened before serve no request that is sent after this returns: those that are idle close, the
-    /// others when their exchange is done. No session is resumed across the change. Calls that wait for a connection
-    /// meanwhile may still be sent over one of the old identity.
+    /// others when their exchange is done; where the identity is for a proxy that a call has set, they close when they have been
+    /// idle for as long as the client lets them. No session is resumed across the change. Calls that wait for a connection meanwhile may still be
+    /// sent over one of the old identity.
     pub fn reload_pem(&self, certificates: &[u8], key: &[u8]) -> Result<()> {
         let fresh = certified(certificates, key)?;
         let mut users = lock(&self.0.users);

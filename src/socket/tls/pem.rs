@@ -12,13 +12,14 @@ use crate::error::{Error, ErrorKind, Phase, Result, Sent};
 /// All certificates of a file, of which there must be one at least.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    at_least_one(found, "certificate")
+    all(found, pem, b"-----BEGIN CERTIFICATE-----", "certificate")
 }
 
 /// All certificate revocation lists of a file, of which there must be one at least.
 pub(super) fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>> {
     let found = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    at_least_one(found, "certificate revocation list (X509 CRL)")
+    let begin = b"-----BEGIN X509 CRL-----";
+    all(found, pem, begin, "certificate revocation list (X509 CRL)")
 }
 
 /// The first private key of a file: PKCS #8, PKCS #1 or SEC 1.
@@ -35,8 +36,15 @@ pub(super) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>> {
     }
 }
 
-fn at_least_one<T>(found: Result<Vec<T>, PemError>, what: &str) -> Result<Vec<T>> {
+/// What was found, of which there must be as much as the file has beginnings: a section whose first line has something before
+/// it, such as a byte order mark, would be left out without a word, and a list of revoked certificates with it.
+fn all<T>(found: Result<Vec<T>, PemError>, pem: &[u8], begin: &[u8], what: &str) -> Result<Vec<T>> {
     match found {
+        Ok(found) if found.len() < memchr::memmem::find_iter(pem, begin).count() => {
+            Err(unusable(format!(
+                "the PEM file is malformed: something stands before the first line of a {what}"
+            )))
+        }
         Ok(found) if found.is_empty() => Err(unusable(format!("the PEM file holds no {what}"))),
         Ok(found) => Ok(found),
         Err(error) => Err(malformed(&error)),

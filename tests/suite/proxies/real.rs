@@ -143,3 +143,68 @@ async fn tls_inside_a_tunnel() {
         }
     }
 }
+
+/// Whoever ends a tunnel ends no body with it: only what the server itself says inside its TLS does (RFC 9112 section 9.8). The
+/// proxy's own end, with the close_notify of its leg, is no more than that of a TCP connection.
+#[cfg(feature = "rustls")]
+#[tokio::test]
+async fn the_end_of_a_tunnel_is_not_that_of_a_body() {
+    use sockeye::{ErrorKind, Phase, TlsConfig};
+
+    use crate::support::server::{Authority, TLS12, TLS13};
+    for (versions, proxy_tls) in [(TLS12, false), (TLS12, true), (TLS13, false), (TLS13, true)] {
+        within(async {
+            let authority = Authority::new();
+            let identity = authority.local().server(versions);
+            let server = Server::tls(identity, |mut peer| async move {
+                let path = peer.request().await.map(|request| request.path);
+                let path = path.unwrap_or_default();
+                let framing = match path.starts_with("/length") {
+                    true => "content-length: 5\r\n",
+                    false => "",
+                };
+                peer.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\nwhole"))
+                    .await;
+                if path.ends_with("/said") {
+                    peer.close().await;
+                }
+            });
+            let (proxy_server, scheme) = match proxy_tls {
+                false => (ProxyServer::plain().await, "http"),
+                true => {
+                    let identity = authority.local().server(versions);
+                    (ProxyServer::tls(identity).await, "https")
+                }
+            };
+            let tls = TlsConfig::builder().only_roots(authority.pem());
+            let tls = tls.build().unwrap();
+            let url = format!("{scheme}://127.0.0.1:{}", proxy_server.port());
+            let client = builder()
+                .tls(tls.clone())
+                .proxy(proxy(&url).tls(tls))
+                .build()
+                .unwrap();
+            for (path, is_whole) in [
+                ("/length/said", true),
+                ("/length/cut", true),
+                ("/until/said", true),
+                ("/until/cut", false),
+            ] {
+                let response = client.get(server.url(path)).send().await.unwrap();
+                match response.text().await {
+                    Ok(text) => assert!(is_whole && text == "whole", "{path}: {text}"),
+                    Err(error) => {
+                        assert!(!is_whole, "{path}: {error}");
+                        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+                        assert_eq!(error.phase(), Some(Phase::Read), "{error}");
+                        assert!(error.to_string().contains("close_notify"), "{error}");
+                    }
+                }
+            }
+            client.close_idle();
+            until("the server sees the end", || server.open() == 0).await;
+            at_rest(&client);
+        })
+        .await;
+    }
+}

@@ -1,12 +1,14 @@
 //! SOCKS5: what is asked, byte by byte, and everything that a proxy can answer (RFC 1928, RFC 1929).
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use sockeye::{BoxFuture, Client, ErrorKind, Phase, Resolve, Resolved};
 
 use super::{fails, through};
-use crate::support::peer::{PeerConnection, World, ok, settle};
+use crate::support::peer::{Dial, PeerConnection, World, ok, settle};
 
 const REPLY: &[u8] = b"\x05\x00\x00\x01\0\0\0\0\0\0";
 
@@ -69,14 +71,17 @@ async fn destinations() {
     }
 }
 
-/// A resolver that knows three addresses of everything.
+/// A resolver that knows three addresses of everything, and takes two seconds to find them.
 struct Three;
 
 impl Resolve for Three {
     fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, std::io::Result<Resolved>> {
         let addresses = ["10.0.0.1", "10.0.0.2", "2001:db8::3"];
         let addresses: [IpAddr; 3] = addresses.map(|text| text.parse().unwrap());
-        Box::pin(async move { Ok(Resolved::new(addresses)) })
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(Resolved::new(addresses))
+        })
     }
 }
 
@@ -109,6 +114,9 @@ async fn names_are_looked_up_here() {
     };
     let call = async { client.get("http://a.test/").send().await.unwrap() };
     let (response, mut asked) = tokio::join!(call, peer);
+    let timings = response.timings();
+    assert_eq!(timings.resolve, Some(Duration::from_secs(2)));
+    assert_eq!(timings.connect, Some(Duration::ZERO));
     assert_eq!(response.text().await.unwrap(), "through");
     asked.sort();
     let six = [
@@ -125,6 +133,56 @@ async fn names_are_looked_up_here() {
             six
         ]
     );
+    settle(&client, &world).await;
+}
+
+/// A resolver that counts, and knows another address each time.
+#[derive(Clone, Default)]
+struct Moving(Arc<AtomicU8>);
+
+impl Resolve for Moving {
+    fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, std::io::Result<Resolved>> {
+        let last = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+        Box::pin(async move { Ok(Resolved::new([IpAddr::from([10, 0, 0, last])])) })
+    }
+}
+
+/// What the proxy does not reach may have moved: the next call asks for it anew. A proxy that is not there says nothing of it.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_the_proxy_cannot_reach_is_forgotten() {
+    let (world, moving) = (World::new(), Moving::default());
+    let client = through(&world, "socks5://proxy.test")
+        .resolver(moving.clone())
+        .build()
+        .unwrap();
+    for (code, expected) in [(0, 1), (4, 1), (0, 2), (5, 2), (4, 3)] {
+        let peer = async {
+            let mut connection = world.accept().await;
+            turn(&mut connection, 3, b"\x05\x00").await;
+            let answer = [5, code, 0, 1, 0, 0, 0, 0, 0, 0];
+            let asked = turn(&mut connection, 10, &answer).await;
+            assert_eq!(asked[..8], [5, 1, 0, 1, 10, 0, 0, expected], "{code}");
+            if code == 0 {
+                connection.read_request().await;
+                connection.write(ok("through")).await;
+            }
+        };
+        let call = async {
+            let outcome = client.get("http://a.test/").send().await;
+            assert_eq!(outcome.is_ok(), code == 0, "{outcome:?}");
+            if let Ok(response) = outcome {
+                assert_eq!(response.text().await.unwrap(), "through");
+            }
+        };
+        tokio::join!(call, peer);
+        client.close_idle();
+    }
+    // The last one has been forgotten, and its successor is known from here on.
+    world.always(Dial::Refuse);
+    for _ in 0..2 {
+        fails(&client, "http://a.test/").await;
+    }
+    assert_eq!(moving.0.load(Ordering::SeqCst), 4);
     settle(&client, &world).await;
 }
 

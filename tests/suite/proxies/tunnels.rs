@@ -725,6 +725,52 @@ mod secure {
         }
     }
 
+    /// Ruling 22: a connection that was opened with another identity on the leg to the proxy is not used again.
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_for_the_proxy_that_is_replaced() {
+        use sockeye::ClientIdentity;
+        let authorities = Authorities::new();
+        let own = authorities.proxies.issue(&["client.test"], 4000);
+        let (certificate, key) = (own.certificate_pem(), own.key_pem());
+        let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
+        for server_tls in [false, true] {
+            let world = World::new();
+            let identity = ClientIdentity::from_pem(certificate, key).unwrap();
+            let tls = TlsConfig::builder()
+                .only_roots(authorities.proxies.pem())
+                .client_identity(&identity)
+                .build()
+                .unwrap();
+            let (proxy_url, url) = schemes(true, server_tls);
+            let client = world
+                .builder()
+                .tls(trusting(&authorities.servers))
+                .proxy(proxy(&proxy_url).tls(tls))
+                .build()
+                .unwrap();
+            let shown = Shown {
+                proxy: (&authorities.proxies, "proxy.test"),
+                server: (&authorities.servers, "a.test"),
+            };
+            let calls = async {
+                for _ in 0..2 {
+                    let response = client.get(url).send().await.unwrap();
+                    assert!(!response.reused());
+                    assert_eq!(response.text().await.unwrap(), "done");
+                    assert_eq!(client.stats().total.connections_idle, 1);
+                    identity.reload_pem(certificate, key).unwrap();
+                    let_others_run().await;
+                    assert_eq!(client.stats().total.connections_idle, 0);
+                    // A dial of the same moment might have been before it.
+                    tokio::time::advance(Duration::from_millis(1)).await;
+                }
+            };
+            let peer = || play(&world, &shown, true, server_tls);
+            tokio::join!(calls, peer(), peer());
+            settle(&client, &world).await;
+        }
+    }
+
     /// A connection in a tunnel is kept and used again for the same origin.
     #[tokio::test(start_paused = true)]
     async fn a_tunnel_is_used_again() {
