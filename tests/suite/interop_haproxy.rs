@@ -3,11 +3,10 @@
 //! It ends idle connections after a fifth of a second here, with a 408 where no request had come on them, and a reload lets the
 //! old process end what it has. The tests need the program and are ignored without being asked for; `.ci/run` installs it and asks.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,7 +53,7 @@ struct Haproxy {
     directory: PathBuf,
     ports: Ports,
     authority: Authority,
-    child: Child,
+    processes: RefCell<Vec<Child>>,
     /// What is behind it.
     _origin: Server,
 }
@@ -87,50 +86,35 @@ impl Haproxy {
             origin: origin.address().port(),
         };
         fs::write(directory.join("haproxy.cfg"), configuration(ports, 0)).unwrap();
-        let log = fs::File::create(directory.join("log")).unwrap();
-        let child = Command::new(find("haproxy"))
-            .args(["-W", "-S", "unix@master", "-f", "haproxy.cfg"])
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let process = spawn(&directory, &[]);
         let haproxy = Self {
             directory,
             ports,
             authority,
-            child,
+            processes: RefCell::new(vec![process]),
             _origin: origin,
         };
         let begun = Instant::now();
-        while !haproxy.log().contains("Loading success") {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports.tls));
+        while TcpStream::connect_timeout(&address, PATIENCE).is_err() {
             assert!(begun.elapsed() < PATIENCE, "{}", haproxy.log());
             std::thread::yield_now();
         }
         haproxy
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-
-    /// Has it read its configuration again, whose answers name the generation. The old process ends what it has.
+    /// Has a new process take the listening sockets over, whose answers name the generation. The old one ends what it has.
     fn reload(&self, generation: u32) {
         let configuration = configuration(self.ports, generation);
         fs::write(self.directory.join("haproxy.cfg"), configuration).unwrap();
-        let begun = Instant::now();
-        // The one that is still on its way up from the last time takes no orders yet.
-        let mut master = loop {
-            match UnixStream::connect(self.directory.join("master")) {
-                Ok(master) => break master,
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}: {}", self.log()),
-            }
-            std::thread::yield_now();
-        };
-        master.write_all(b"reload\n").unwrap();
-        let mut answer = String::new();
-        master.read_to_string(&mut answer).unwrap();
+        let mut processes = self.processes.borrow_mut();
+        let old = processes.last().unwrap().id().to_string();
+        let takes_over = ["-x", "control", "-sf", &old];
+        processes.push(spawn(&self.directory, &takes_over));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     fn url(&self, way: Way, path: &str) -> String {
@@ -156,11 +140,30 @@ impl Haproxy {
 
 impl Drop for Haproxy {
     fn drop(&mut self) {
-        let process = self.child.id().to_string();
-        let _ = Command::new("kill").arg(process).status();
-        let _ = self.child.wait();
+        for process in self.processes.get_mut() {
+            let id = process.id().to_string();
+            let _ = Command::new("kill").arg(id).status();
+            let _ = process.wait();
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn spawn(directory: &Path, more: &[&str]) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))
+        .unwrap();
+    Command::new(find("haproxy"))
+        .args(["-db", "-f", "haproxy.cfg"])
+        .args(more)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 fn find(program: &str) -> PathBuf {
