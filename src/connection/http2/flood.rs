@@ -45,7 +45,9 @@ impl FloodGuard {
         let is_control = match frame.kind {
             Kind::Ping | Kind::Settings => !frame.is_ack(),
             Kind::Priority | Kind::RstStream | Kind::Unknown => true,
-            Kind::Data | Kind::Continuation => frame.len == 0,
+            // An empty one that ends its stream is how many servers end a body.
+            Kind::Data => frame.len == 0 && frame.flags & END_STREAM == 0,
+            Kind::Continuation => frame.len == 0,
             Kind::WindowUpdate => {
                 let accounted = self.window_updates > 0;
                 self.window_updates = self.window_updates.saturating_sub(1);
@@ -148,6 +150,7 @@ mod tests {
             (Kind::RstStream, 4, 0, true),
             (Kind::Unknown, 100, 0, true),
             (Kind::Data, 0, 0, true),
+            (Kind::Data, 0, END_STREAM, false),
             (Kind::Data, 1, 0, false),
             (Kind::Continuation, 0, 0, true),
             (Kind::Continuation, 1, 0, false),
