@@ -767,7 +767,7 @@ impl Http1 {
     fn sent(&self) -> Sent {
         if self.upload.written() == 0 {
             Sent::Nothing
-        } else if self.upload.is_done() && self.write_error.is_none() {
+        } else if self.upload.sent_all().is_some() {
             Sent::All
         } else {
             Sent::Part
