@@ -706,7 +706,8 @@ impl Exchange {
             return None;
         };
         let send = self.upload.take_stream()?;
-        Some(Socket::from_io(Tunnel::new(send, receive)))
+        let shared = Arc::clone(&self.session().shared);
+        Some(Socket::from_io(Tunnel::new(send, receive, shared)))
     }
 
     /// Ends the exchange: what is left of the stream is reset. Answers the bytes that the session has sent and received since

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::{URL, client};
-use crate::support::http2::frames::{HEADERS, INITIAL_WINDOW_SIZE};
+use crate::support::http2::frames::{DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, RST_STREAM};
 use crate::support::http2::{Frames, Honest, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
 
@@ -154,5 +154,66 @@ async fn connect_makes_a_tunnel() {
     stream.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"pong");
     drop(stream);
+    settle(&client, &world).await;
+}
+
+/// What was flushed has left, and so has all that was written before a shutdown: a drop right after it takes nothing away.
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_has_left() {
+    for ends in [false, true] {
+        let world = World::new();
+        // The socket takes little at a time, so that the session has to wait for it.
+        world.buffer(1000);
+        let client = client(&world);
+        let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+        let mut session = Session::begin(&world).await;
+        session.head().await;
+        session.send(Frames::new().ok(1));
+        let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+        let writing = tokio::spawn(async move {
+            stream.write_all(&[b'x'; 50_000]).await.unwrap();
+            match ends {
+                true => stream.shutdown().await.unwrap(),
+                false => stream.flush().await.unwrap(),
+            }
+        });
+        let (mut got, mut ended) = (0, false);
+        while let Some(frame) = session.frame().await {
+            match frame.kind {
+                DATA => {
+                    got += frame.payload.len();
+                    ended |= frame.flags & END_STREAM != 0;
+                }
+                RST_STREAM => break,
+                _ => {}
+            }
+        }
+        assert_eq!((got, ended), (50_000, ends));
+        writing.await.unwrap();
+        settle(&client, &world).await;
+    }
+}
+
+/// A flush ends with its session.
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_never_will_be() {
+    let world = World::new();
+    world.buffer(1000);
+    let client = client(&world);
+    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1));
+    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    stream.write_all(&[b'x'; 50_000]).await.unwrap();
+    let flushing = tokio::spawn(async move {
+        let first = stream.flush().await;
+        stream.write_all(b"more").await.unwrap_err();
+        first
+    });
+    let_others_run().await;
+    assert!(!flushing.is_finished(), "nobody reads");
+    drop(session);
+    flushing.await.unwrap().unwrap_err();
     settle(&client, &world).await;
 }
