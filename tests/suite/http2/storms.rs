@@ -266,3 +266,33 @@ async fn ends_of_bodies_are_no_flood() {
     until("it has closed", || world.open() == 0).await;
     settle(&client, &world).await;
 }
+
+/// Ruling 2: a server that opens its windows again for each small body is no flood either.
+#[tokio::test(start_paused = true)]
+async fn windows_that_are_opened_for_each_body_are_no_flood() {
+    let world = World::new();
+    let client = client(&world);
+    let mut session = None;
+    for _ in 0..54 {
+        let mut calls = JoinSet::new();
+        for _ in 0..100 {
+            calls.spawn(read(client.post(URL).body("small")));
+        }
+        let session = match &mut session {
+            Some(session) => session,
+            none => none.insert(Session::begin(&world).await),
+        };
+        for _ in 0..100 {
+            let stream = session.head().await.stream;
+            let opened = Frames::new().window(0, 5).window(stream, 5);
+            session.send(opened.ok(stream).end(stream, "x"));
+        }
+        while let Some(call) = calls.join_next().await {
+            assert_eq!(call.unwrap().unwrap().body, b"x");
+        }
+    }
+    assert_eq!(world.accepts(), 1);
+    drop(session);
+    until("it has closed", || world.open() == 0).await;
+    settle(&client, &world).await;
+}
