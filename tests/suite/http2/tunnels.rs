@@ -1,10 +1,11 @@
 //! Streams that are given to another protocol: extended CONNECT (RFC 8441), and CONNECT itself (RFC 9113 section 8.5).
 
+use sockeye::test::at_rest;
 use sockeye::{Client, ErrorKind, HttpVersions, Method, Phase, Response, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-use super::{URL, client};
+use super::{SECOND, URL, client};
 use crate::support::http2::frames::{DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, RST_STREAM};
 use crate::support::http2::{Frames, Honest, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
@@ -216,4 +217,27 @@ async fn a_flush_that_never_will_be() {
     drop(session);
     flushing.await.unwrap().unwrap_err();
     settle(&client, &world).await;
+}
+
+/// A stream is its session's, which a client that is closed waits for and then cuts off.
+#[tokio::test(start_paused = true)]
+async fn closing_the_client_ends_its_streams() {
+    let world = World::new();
+    let client = client(&world);
+    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1));
+    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    let closing = client.clone();
+    let closing = tokio::spawn(async move { closing.close(SECOND).await });
+    let_others_run().await;
+    stream.write_all(b"still there").await.unwrap();
+    let closed = closing.await.unwrap();
+    assert_eq!((closed.finished, closed.cut), (0, 1));
+    assert!(stream.read_u8().await.is_err());
+    drop((stream, session));
+    let_others_run().await;
+    assert_eq!(world.open(), 0);
+    at_rest(&client);
 }
