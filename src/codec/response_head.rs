@@ -102,10 +102,10 @@ impl HeadDecoder {
                     .map_err(|error| self.first_broken(head, limits, error))?
             }
         };
+        self.lines = HeadLines::default();
         if !decoded.status.is_informational() || method.switches(decoded.status) {
             return Ok(HeadStep::Final(decoded));
         }
-        self.lines = HeadLines::default();
         if decoded.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Rule::UnaskedUpgrade.into());
         }

@@ -491,6 +491,10 @@ impl Http1 {
                         continue;
                     }
                     Ok(HeadStep::Final(head)) if self.method.switches(head.status) => {
+                        // The other protocol begins behind the request (RFC 9110 section 7.8).
+                        if !self.upload.is_done() && self.write_error.is_none() {
+                            return Poll::Pending;
+                        }
                         return Poll::Ready(self.switch(&head));
                     }
                     Ok(HeadStep::Final(head)) => return Poll::Ready(self.answer(&head)),
@@ -521,6 +525,9 @@ impl Http1 {
     /// The connection belongs to another protocol from here on, or to a tunnel; what has been read already with it
     /// (spec http1 a2, a4).
     fn switch(&mut self, head: &DecodedHead) -> Result<Answer> {
+        if let Some(error) = self.write_error.take() {
+            return Err(self.io_error(error, Phase::Write));
+        }
         let kept = self.heads.keep(head, &self.buffer, &[]);
         if self.method == MethodKind::Upgrade {
             let asked = self.asks.as_ref().and_then(|asks| asks.upgrade.as_ref());
@@ -767,7 +774,7 @@ impl Http1 {
     fn sent(&self) -> Sent {
         if self.upload.written() == 0 {
             Sent::Nothing
-        } else if self.upload.is_done() && self.write_error.is_none() {
+        } else if self.upload.sent_all().is_some() {
             Sent::All
         } else {
             Sent::Part

@@ -15,8 +15,11 @@ use super::Socket;
 
 /// The stream behind a response of 101, or of 2xx to CONNECT.
 ///
-/// It is the caller's: no time limit of the client applies to it, and closing the client does not close it, although it
-/// counts against [`Limits::max_connections`](crate::Limits) until it is dropped.
+/// It is the caller's: no time limit of the client applies to it. A connection of HTTP/1.1 is not closed with the client,
+/// although it counts against [`Limits::max_connections`](crate::Limits) until it is dropped. Over HTTP/2 it is one stream of a
+/// session, which ends with the session: [`Client::close`](crate::Client::close) waits for it, and cuts it off at the deadline.
+///
+/// What is written has left once it is flushed or shut down; a stream of HTTP/2 that is dropped before may lose it.
 ///
 /// ```no_run
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};

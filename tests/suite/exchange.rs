@@ -280,6 +280,34 @@ async fn an_early_error_with_a_large_body_is_delivered_whole() {
     settle(&client, &world).await;
 }
 
+/// An error behind an early reply says that the request went only in part: the upload was given up, or never begun.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_was_given_up_is_not_all_sent() {
+    for held in [false, true] {
+        let world = World::new();
+        let client = world.client();
+        let (feed, body) = fed();
+        feed.give("a beginning");
+        let request = client.post(URL).body(Body::stream(body));
+        let request = request.error_for_status(false).expect_continue(held);
+        let call = tokio::spawn(request.send());
+        let mut connection = world.accept().await;
+        connection.read_head().await.unwrap();
+        connection
+            .write("HTTP/1.1 403 Forbidden\r\ncontent-length: 10\r\n\r\nhalf")
+            .await;
+        let response = call.await.unwrap().unwrap();
+        connection.close();
+        let error = response.bytes().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.sent()),
+            (ErrorKind::Protocol, Sent::Part),
+            "{error}"
+        );
+        settle(&client, &world).await;
+    }
+}
+
 /// `Connection: close` in an early reply stops the upload as an error status does.
 #[tokio::test(start_paused = true)]
 async fn an_early_reply_with_close_stops_the_upload() {

@@ -287,6 +287,43 @@ async fn a_connection_is_upgraded() {
     settle(&client, &world).await;
 }
 
+/// The other protocol begins behind the request, however early the server answers (RFC 9110 section 7.8).
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_whole_before_its_connection_is_upgraded() {
+    for broken in [false, true] {
+        let world = World::new();
+        let client = world.client();
+        let (feed, body) = fed();
+        let call = send(client.post(URL).upgrade("echo").body(Body::stream(body)));
+        let mut connection = world.accept().await;
+        connection.read_head().await.unwrap();
+        connection
+            .write("HTTP/1.1 101 Go\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\nfirst")
+            .await;
+        let_others_run().await;
+        assert!(!call.is_finished(), "the request is not sent");
+        if broken {
+            connection.close();
+            feed.give("nobody takes it");
+            let error = call.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        } else {
+            feed.give("rest");
+            drop(feed);
+            let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+            stream.write_all(b"back").await.unwrap();
+            for chunk in ["rest", ""] {
+                assert_eq!(connection.read_chunk().await.unwrap(), chunk.as_bytes());
+            }
+            assert_eq!(connection.take(4).await.unwrap(), b"back");
+            let mut first = [0; 5];
+            stream.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"first");
+        }
+        settle(&client, &world).await;
+    }
+}
+
 /// A 101 must be one that was asked for.
 #[tokio::test(start_paused = true)]
 async fn a_101_to_something_else_is_refused() {

@@ -355,6 +355,7 @@ impl Exchange {
                 trailers: self.trailers.take(),
             });
         }
+        self.upload.rest();
         Ok(Answer {
             head: self.heads.keep(status, &[]),
             body: AnswerBody::Streaming,
@@ -412,13 +413,13 @@ impl Exchange {
             if self.ahead.first.is_none() {
                 self.find_end(cx);
             }
-            self.wait = None;
+            self.pause();
             return Poll::Ready(Ok(Some(data)));
         }
         match self.poll_stream(cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
                 self.find_end(cx);
-                self.wait = None;
+                self.pause();
                 Poll::Ready(Ok(Some(data)))
             }
             Poll::Ready(Ok(Piece::End)) => Poll::Ready(Ok(None)),
@@ -696,6 +697,7 @@ impl Exchange {
     /// The caller no longer waits for the body; the time until he asks again does not count.
     pub(crate) fn pause(&mut self) {
         self.wait = None;
+        self.upload.rest();
     }
 
     /// The stream as a socket, after it was given to another protocol.
@@ -704,7 +706,8 @@ impl Exchange {
             return None;
         };
         let send = self.upload.take_stream()?;
-        Some(Socket::from_io(Tunnel::new(send, receive)))
+        let shared = Arc::clone(&self.session().shared);
+        Some(Socket::from_io(Tunnel::new(send, receive, shared)))
     }
 
     /// Ends the exchange: what is left of the stream is reset. Answers the bytes that the session has sent and received since

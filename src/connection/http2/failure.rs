@@ -1,7 +1,7 @@
 //! What an error of h2 means: for the caller, for who may try again, and for the session (spec http2 section 4, the error map).
 //!
-//! Pure. A stream's error that is a remote GOAWAY says that the stream was above the last one that the peer processed; one below
-//! it ends with the connection instead.
+//! Pure. Before the head a stream's error that is a remote GOAWAY says that the stream was above the last one that the peer
+//! processed; one below it ends with the connection instead.
 
 use std::fmt;
 use std::io;
@@ -102,7 +102,9 @@ pub(super) fn explain(error: &h2::Error, facts: &Facts<'_>) -> Failure {
             _ => Refusal::Session,
         };
         let trouble = Trouble::GoingAway(reason);
-        return facts.failure(ErrorKind::Io, trouble, Some(refusal), Blame::Session);
+        // Of what it has begun to answer it cannot say that.
+        let refusal = Some(refusal).filter(|_| before_head);
+        return facts.failure(ErrorKind::Io, trouble, refusal, Blame::Session);
     }
     if let Some(end) = facts.end {
         return facts.ended(end);

@@ -17,8 +17,6 @@ pub(super) struct FloodGuard {
     without_progress: u32,
     /// WINDOW_UPDATE frames that our own DATA accounts for.
     window_updates: u64,
-    /// DATA bytes written that account for no frame yet.
-    written: u64,
     /// Requests whose response may still begin: each accounts for one head that is not the end of its stream.
     heads: u32,
 }
@@ -30,7 +28,6 @@ impl FloodGuard {
             in_span: 0,
             without_progress: 0,
             window_updates: 0,
-            written: 0,
             heads: 0,
         }
     }
@@ -45,7 +42,9 @@ impl FloodGuard {
         let is_control = match frame.kind {
             Kind::Ping | Kind::Settings => !frame.is_ack(),
             Kind::Priority | Kind::RstStream | Kind::Unknown => true,
-            Kind::Data | Kind::Continuation => frame.len == 0,
+            // An empty one that ends its stream is how many servers end a body.
+            Kind::Data => frame.len == 0 && frame.flags & END_STREAM == 0,
+            Kind::Continuation => frame.len == 0,
             Kind::WindowUpdate => {
                 let accounted = self.window_updates > 0;
                 self.window_updates = self.window_updates.saturating_sub(1);
@@ -68,12 +67,11 @@ impl FloodGuard {
         Ok(())
     }
 
-    /// We have written this many bytes of DATA. That is progress, too, and the peer may open its windows for it.
+    /// We have written a DATA frame of this many bytes. That is progress, too, and the peer may open its windows for it: for each
+    /// KiB that was begun, since some servers do so for each frame, however small.
     pub(super) fn wrote_data(&mut self, bytes: u64) {
         self.without_progress = 0;
-        self.written += bytes;
-        self.window_updates = (self.window_updates + 2 * (self.written / 1024)).min(MOST_CREDIT);
-        self.written %= 1024;
+        self.window_updates = (self.window_updates + 2 * bytes.div_ceil(1024)).min(MOST_CREDIT);
     }
 
     fn count(&mut self, now: Instant) -> Result<(), Flood> {
@@ -148,6 +146,7 @@ mod tests {
             (Kind::RstStream, 4, 0, true),
             (Kind::Unknown, 100, 0, true),
             (Kind::Data, 0, 0, true),
+            (Kind::Data, 0, END_STREAM, false),
             (Kind::Data, 1, 0, false),
             (Kind::Continuation, 0, 0, true),
             (Kind::Continuation, 1, 0, false),
@@ -182,9 +181,11 @@ mod tests {
         let now = Instant::now();
         let mut guard = FloodGuard::new(now);
         let update = frame(Kind::WindowUpdate, 4, 0);
-        guard.wrote_data(512);
+        for bytes in [1, 512, 1024] {
+            guard.wrote_data(bytes);
+        }
         guard.wrote_data(512 + 4 * 1024);
-        assert_eq!(passed(&mut guard, update, now), 10 + 1_000);
+        assert_eq!(passed(&mut guard, update, now), 6 + 10 + 1_000);
     }
 
     /// Ruling 2: what comes before the final head is counted, however little of it is asked for.

@@ -156,7 +156,7 @@ pub(super) enum Breach {
     TooManyFields {
         limit: usize,
     },
-    /// A 204 with content.
+    /// A 204 or 304 with content.
     Content,
     TrailerTooLarge {
         limit: usize,
@@ -206,7 +206,7 @@ impl fmt::Display for Breach {
                 "more than {limit} fields in the response head (Limits::max_head_fields)"
             ),
             Self::Content => {
-                f.write_str("a response of status 204 with content (RFC 9110 section 15.3.5)")
+                f.write_str("a response of status 204 or 304 with content (RFC 9110 section 6.4.1)")
             }
             Self::TrailerTooLarge { limit } => write!(
                 f,

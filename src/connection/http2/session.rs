@@ -244,7 +244,9 @@ impl Driver {
             return Poll::Ready(());
         }
         loop {
+            let flushes = self.shared.take_flushes();
             let polled = Pin::new(&mut self.connection).poll(cx);
+            self.shared.wrote_all(flushes);
             self.pass_news_on();
             if let Poll::Ready(outcome) = polled {
                 let is_quiet = outcome.is_ok() && self.shared.active() == 0;
@@ -476,6 +478,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.retire();
         self.shared.wake_unsettled();
+        self.shared.writes_no_more();
         // Without a reason so far its runtime has ended.
         let why = match self.shared.why_ended() {
             Some(End::Cut) => CloseCause::Cut,

@@ -220,6 +220,14 @@ impl SessionIo {
         outcome.map_err(|end| shared.ends(end))
     }
 
+    /// Remembers that the socket takes no more for now.
+    fn note_blocked<T>(&self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending() {
+            self.shared.note_blocked();
+        }
+        polled
+    }
+
     /// Looks at what the socket has taken of `bufs`.
     fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize) {
         self.shared.note_written(written as u64);
@@ -360,7 +368,8 @@ impl AsyncWrite for SessionIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf))?;
+        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
+        let written = ready!(self.note_blocked(polled))?;
         self.wrote(&[IoSlice::new(buf)], written);
         Poll::Ready(Ok(written))
     }
@@ -370,7 +379,8 @@ impl AsyncWrite for SessionIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs))?;
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        let written = ready!(self.note_blocked(polled))?;
         self.wrote(bufs, written);
         Poll::Ready(Ok(written))
     }
@@ -380,7 +390,8 @@ impl AsyncWrite for SessionIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let polled = Pin::new(&mut self.socket).poll_flush(cx);
+        self.note_blocked(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,9 +8,10 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use atomic_waker::AtomicWaker;
 use h2::Reason;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
@@ -52,6 +53,10 @@ pub(super) struct Shared {
     settled: AtomicBool,
     retired: AtomicBool,
     resting: AtomicBool,
+    /// The socket takes no more for now.
+    blocked: AtomicBool,
+    /// Somebody waits for what the session has to write.
+    flushing: AtomicBool,
     end: OnceLock<End>,
     cause: OnceLock<CloseCause>,
     kept: Mutex<Kept>,
@@ -68,6 +73,32 @@ struct Kept {
     spare: Vec<Box<Exchange>>,
     /// Who waits for the peer's settings.
     unsettled: Vec<Waker>,
+    /// Who waits for what the session has to write; nobody any more once its driver is gone.
+    flushes: Vec<Arc<Flush>>,
+    is_over: bool,
+}
+
+/// A wait for all that was handed to the session to be handed to the system.
+#[derive(Default)]
+pub(super) struct Flush {
+    done: AtomicBool,
+    sleeper: AtomicWaker,
+}
+
+impl Flush {
+    fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+        self.sleeper.wake();
+    }
+
+    /// Ready once it is done, or never will be.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        self.sleeper.register(cx.waker());
+        if self.done.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
 }
 
 /// What the driver should look at, as bits.
@@ -139,6 +170,8 @@ impl Shared {
             settled: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
             end: OnceLock::new(),
             cause: OnceLock::new(),
             kept: Mutex::default(),
@@ -345,6 +378,59 @@ impl Shared {
             kept.unsettled.push(waker.clone());
         }
         true
+    }
+
+    /// Begins to wait for what was handed to the session so far.
+    pub(super) fn flush(&self) -> Arc<Flush> {
+        let flush = Arc::<Flush>::default();
+        let mut kept = self.kept();
+        if kept.is_over {
+            flush.finish();
+        } else {
+            kept.flushes.push(Arc::clone(&flush));
+            self.flushing.store(true, Ordering::Release);
+        }
+        drop(kept);
+        self.tether.nudge();
+        flush
+    }
+
+    /// Those who wait as the session begins to write.
+    pub(super) fn take_flushes(&self) -> Vec<Arc<Flush>> {
+        if !self.flushing.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.blocked.store(false, Ordering::Relaxed);
+        let mut kept = self.kept();
+        self.flushing.store(false, Ordering::Release);
+        std::mem::take(&mut kept.flushes)
+    }
+
+    /// The session has written what it had; unless the socket was full, those who waited before are done.
+    pub(super) fn wrote_all(&self, flushes: Vec<Arc<Flush>>) {
+        if flushes.is_empty() {
+            return;
+        }
+        if self.blocked.load(Ordering::Relaxed) {
+            self.kept().flushes.extend(flushes);
+            self.flushing.store(true, Ordering::Release);
+        } else {
+            flushes.iter().for_each(|flush| flush.finish());
+        }
+    }
+
+    /// Nothing more is written: nobody is to wait for it.
+    pub(super) fn writes_no_more(&self) {
+        let mut kept = self.kept();
+        kept.is_over = true;
+        let flushes = std::mem::take(&mut kept.flushes);
+        drop(kept);
+        flushes.iter().for_each(|flush| flush.finish());
+    }
+
+    /// The socket takes no more for now.
+    pub(super) fn note_blocked(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
     }
 
     /// The session gets no new streams.

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::shared::{Flush, Shared};
 
 /// Both directions of a stream. Dropping it resets the stream unless both have ended.
 pub(super) struct Tunnel {
@@ -16,15 +19,23 @@ pub(super) struct Tunnel {
     read: Bytes,
     /// Our direction has ended.
     ended: bool,
+    shared: Arc<Shared>,
+    /// Something was written since the last flush.
+    is_unflushed: bool,
+    /// The flush that is waited for.
+    flush: Option<Arc<Flush>>,
 }
 
 impl Tunnel {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, shared: Arc<Shared>) -> Self {
         Self {
             send,
             receive,
             read: Bytes::new(),
             ended: false,
+            shared,
+            is_unflushed: false,
+            flush: None,
         }
     }
 }
@@ -72,29 +83,50 @@ impl AsyncWrite for Tunnel {
         }
         let piece = buf.get(..room.min(wanted)).unwrap_or_default();
         let sent = self.send.send_data(Bytes::copy_from_slice(piece), false);
+        let len = piece.len();
+        self.has_sent();
         Poll::Ready(match sent {
-            Ok(()) => Ok(piece.len()),
+            Ok(()) => Ok(len),
             Err(error) => Err(io_error(&error)),
         })
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What the session has is written by its driver.
-        Poll::Ready(Ok(()))
+    /// What the session has is written by its driver. Until then a reset would take it away.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let this = &mut *self;
+        let flush = this.flush.get_or_insert_with(|| this.shared.flush());
+        ready!(flush.poll(cx));
+        this.flush = None;
+        this.is_unflushed = false;
+        Poll::Ready(match this.send.poll_reset(cx) {
+            // The session has ended before.
+            Poll::Ready(Err(error)) => Err(io_error(&error)),
+            _ => Ok(()),
+        })
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !std::mem::replace(&mut self.ended, true) {
             self.send.reserve_capacity(0);
             if let Err(error) = self.send.send_data(Bytes::new(), true) {
                 return Poll::Ready(Err(io_error(&error)));
             }
+            self.has_sent();
         }
-        Poll::Ready(Ok(()))
+        self.poll_flush(cx)
     }
 }
 
 impl Tunnel {
+    /// A flush that has begun does not know of what was sent since.
+    fn has_sent(&mut self) {
+        self.is_unflushed = true;
+        self.flush = None;
+    }
+
     fn why_closed(&mut self, cx: &mut Context<'_>) -> io::Error {
         match self.send.poll_reset(cx) {
             Poll::Ready(Ok(reason)) => reset(reason),

@@ -150,12 +150,16 @@ impl Upload {
         }
         self.piece = Bytes::new();
         self.held = false;
-        if let Some(stream) = self.stream.as_mut().filter(|_| !self.done) {
-            // Room that nobody uses would be taken from the other streams.
-            stream.reserve_capacity(0);
-        }
+        self.rest();
         self.stopped |= !self.done;
         self.done = true;
+    }
+
+    /// Nobody drives it for now. Room that was asked for and is not used would be taken from the other streams.
+    pub(super) fn rest(&mut self) {
+        if let Some(stream) = self.stream.as_mut().filter(|_| !self.done) {
+            stream.reserve_capacity(0);
+        }
     }
 
     /// Whether all of it was handed to the session, its end included.

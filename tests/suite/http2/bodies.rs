@@ -147,7 +147,8 @@ fn bodiless() -> Vec<Case> {
         refused(
             "C15 a body with 204",
             new().head(1, 0, &[(":status", "204")]).data(1, "body"),
-        ),
+        )
+        .telling("204"),
         case("C15 204", new().head(1, END_STREAM, &[(":status", "204")])).answers(204, b""),
         case(
             "C15 204 and an empty DATA",
@@ -163,7 +164,8 @@ fn bodiless() -> Vec<Case> {
         refused(
             "C16 a body with 304",
             new().head(1, 0, &[(":status", "304")]).data(1, "body"),
-        ),
+        )
+        .telling("304"),
         case("C16 205 without a body", of_length("205", "0", END_STREAM)).answers(205, b""),
     ]
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sockeye::{Body, ErrorKind, Http2Config, Phase, Sent, Timeouts};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{SECOND, URL, builder, client, close, read};
 use crate::support::http2::frames::{DATA, INITIAL_WINDOW_SIZE};
@@ -285,4 +285,42 @@ async fn r13_a_crowded_session_gets_no_new_streams() {
     assert_eq!(other.await.unwrap().unwrap().body, b"c");
     drop(second);
     close(session, &client, &world).await;
+}
+
+/// Room that an upload was promised and that nobody uses is not kept from the others: the response of one is there, and its
+/// caller does not read it for now (ruling 6, spec http2 section 1).
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_rests_holds_no_room() {
+    for begun in [false, true] {
+        let world = World::new();
+        let client = client(&world);
+        let call = tokio::spawn(client.post(URL).body(vec![b'x'; 200_000]).send());
+        let mut session = Session::begin(&world).await;
+        session.head().await;
+        let mut got = 0;
+        while got < 65_535 {
+            got += session.next(DATA).await.payload.len();
+        }
+        session.send(Frames::new().window(1, 1_000_000).ok(1));
+        let mut resting = call.await.unwrap().unwrap();
+        if begun {
+            session.send(Frames::new().data(1, "some"));
+            assert_eq!(resting.chunk().await.unwrap().unwrap(), "some");
+        }
+        let other = tokio::spawn(read(client.post(URL).body(vec![b'y'; 1000])));
+        session.head().await;
+        let_others_run().await;
+        session.send(Frames::new().window(0, 65_535));
+        let whole = timeout(SECOND, session.content(3)).await;
+        assert_eq!(whole.expect("room for the other").len(), 1000);
+        session.send(Frames::new().ok(3).end(3, "other"));
+        assert_eq!(other.await.unwrap().unwrap().body, b"other");
+        // It goes on when it is read again.
+        let rest = tokio::spawn(resting.bytes());
+        session.send(Frames::new().window(0, 1_000_000));
+        assert_eq!(session.content(1).await.len(), 200_000 - 65_535);
+        session.send(Frames::new().end(1, "done"));
+        assert_eq!(rest.await.unwrap().unwrap(), "done");
+        close(session, &client, &world).await;
+    }
 }

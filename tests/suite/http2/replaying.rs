@@ -127,3 +127,22 @@ async fn what_is_sent_again() {
         wrong.join("\n")
     );
 }
+
+/// A server that takes back what it has begun to answer does not make it safe to ask again.
+#[tokio::test(start_paused = true)]
+async fn a_goaway_below_an_answer() {
+    let world = World::new();
+    let client = client(&world);
+    let call = tokio::spawn(read(client.post(URL).body("posted")));
+    let mut session = Session::begin(&world).await;
+    session.content(1).await;
+    session.send(Frames::new().ok(1).data(1, "do").goaway(0, NO_ERROR));
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase(), error.is_retryable()),
+        (ErrorKind::Io, Some(Phase::Read), false),
+        "{error}"
+    );
+    drop(session);
+    settle(&client, &world).await;
+}

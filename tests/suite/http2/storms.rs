@@ -237,3 +237,62 @@ async fn c22_late_frames_wear_a_session_out() {
     assert_eq!(world.accepts(), 2);
     settle(&client, &world).await;
 }
+
+/// Ruling 2: a server that ends its bodies with an empty frame is a busy one, and no flood.
+#[tokio::test(start_paused = true)]
+async fn ends_of_bodies_are_no_flood() {
+    let world = World::new();
+    let client = client(&world);
+    let first = tokio::spawn(read(client.get(URL)));
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1).end(1, ""));
+    first.await.unwrap().unwrap();
+    for _ in 0..102 {
+        let mut calls = JoinSet::new();
+        for _ in 0..100 {
+            calls.spawn(read(client.get(URL)));
+        }
+        for _ in 0..100 {
+            let stream = session.head().await.stream;
+            session.send(Frames::new().ok(stream).data(stream, "x").end(stream, ""));
+        }
+        while let Some(call) = calls.join_next().await {
+            assert_eq!(call.unwrap().unwrap().body, b"x");
+        }
+    }
+    assert_eq!(world.accepts(), 1);
+    drop(session);
+    until("it has closed", || world.open() == 0).await;
+    settle(&client, &world).await;
+}
+
+/// Ruling 2: a server that opens its windows again for each small body is no flood either.
+#[tokio::test(start_paused = true)]
+async fn windows_that_are_opened_for_each_body_are_no_flood() {
+    let world = World::new();
+    let client = client(&world);
+    let mut session = None;
+    for _ in 0..54 {
+        let mut calls = JoinSet::new();
+        for _ in 0..100 {
+            calls.spawn(read(client.post(URL).body("small")));
+        }
+        let session = match &mut session {
+            Some(session) => session,
+            none => none.insert(Session::begin(&world).await),
+        };
+        for _ in 0..100 {
+            let stream = session.head().await.stream;
+            let opened = Frames::new().window(0, 5).window(stream, 5);
+            session.send(opened.ok(stream).end(stream, "x"));
+        }
+        while let Some(call) = calls.join_next().await {
+            assert_eq!(call.unwrap().unwrap().body, b"x");
+        }
+    }
+    assert_eq!(world.accepts(), 1);
+    drop(session);
+    until("it has closed", || world.open() == 0).await;
+    settle(&client, &world).await;
+}

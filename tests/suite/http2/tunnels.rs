@@ -1,11 +1,12 @@
 //! Streams that are given to another protocol: extended CONNECT (RFC 8441), and CONNECT itself (RFC 9113 section 8.5).
 
+use sockeye::test::at_rest;
 use sockeye::{Client, ErrorKind, HttpVersions, Method, Phase, Response, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-use super::{URL, client};
-use crate::support::http2::frames::{HEADERS, INITIAL_WINDOW_SIZE};
+use super::{SECOND, URL, client};
+use crate::support::http2::frames::{DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, RST_STREAM};
 use crate::support::http2::{Frames, Honest, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
 
@@ -155,4 +156,88 @@ async fn connect_makes_a_tunnel() {
     assert_eq!(&read, b"pong");
     drop(stream);
     settle(&client, &world).await;
+}
+
+/// What was flushed has left, and so has all that was written before a shutdown: a drop right after it takes nothing away.
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_has_left() {
+    for ends in [false, true] {
+        let world = World::new();
+        // The socket takes little at a time, so that the session has to wait for it.
+        world.buffer(1000);
+        let client = client(&world);
+        let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+        let mut session = Session::begin(&world).await;
+        session.head().await;
+        session.send(Frames::new().ok(1));
+        let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+        let writing = tokio::spawn(async move {
+            stream.write_all(&[b'x'; 50_000]).await.unwrap();
+            match ends {
+                true => stream.shutdown().await.unwrap(),
+                false => stream.flush().await.unwrap(),
+            }
+        });
+        let (mut got, mut ended) = (0, false);
+        while let Some(frame) = session.frame().await {
+            match frame.kind {
+                DATA => {
+                    got += frame.payload.len();
+                    ended |= frame.flags & END_STREAM != 0;
+                }
+                RST_STREAM => break,
+                _ => {}
+            }
+        }
+        assert_eq!((got, ended), (50_000, ends));
+        writing.await.unwrap();
+        settle(&client, &world).await;
+    }
+}
+
+/// A flush ends with its session.
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_never_will_be() {
+    let world = World::new();
+    world.buffer(1000);
+    let client = client(&world);
+    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1));
+    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    stream.write_all(&[b'x'; 50_000]).await.unwrap();
+    let flushing = tokio::spawn(async move {
+        let first = stream.flush().await;
+        stream.write_all(b"more").await.unwrap_err();
+        first
+    });
+    let_others_run().await;
+    assert!(!flushing.is_finished(), "nobody reads");
+    drop(session);
+    flushing.await.unwrap().unwrap_err();
+    settle(&client, &world).await;
+}
+
+/// A stream is its session's, which a client that is closed waits for and then cuts off.
+#[tokio::test(start_paused = true)]
+async fn closing_the_client_ends_its_streams() {
+    let world = World::new();
+    let client = client(&world);
+    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+    let mut session = Session::begin(&world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1));
+    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    let closing = client.clone();
+    let closing = tokio::spawn(async move { closing.close(SECOND).await });
+    let_others_run().await;
+    stream.write_all(b"still there").await.unwrap();
+    let closed = closing.await.unwrap();
+    assert_eq!((closed.finished, closed.cut), (0, 1));
+    assert!(stream.read_u8().await.is_err());
+    drop((stream, session));
+    let_others_run().await;
+    assert_eq!(world.open(), 0);
+    at_rest(&client);
 }
