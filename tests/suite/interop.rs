@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use sockeye::test::at_rest;
 use sockeye::{Client, ErrorKind, Method, Redirects, Response, Result, Sent, StatusCode};
 
+use crate::support::programs::{free_port, program};
 use crate::support::server::{until, within};
 
 /// A running nginx; it ends when this is dropped.
@@ -48,7 +49,7 @@ impl Nginx {
         }
         let (plain, secure) = (free_port(), free_port());
         write_configuration(&directory, plain, secure, 1);
-        let program = program();
+        let program = program("nginx");
         let child = spawn(&program, &directory);
         let nginx = Self {
             program,
@@ -125,16 +126,6 @@ impl Drop for Nginx {
     }
 }
 
-/// Where nginx is. Debian keeps it where an ordinary user's path does not look.
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
-        .map(|directory| directory.join("nginx"))
-        .find(|program| program.is_file())
-        .expect("nginx is installed")
-}
-
 fn nginx(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
@@ -149,11 +140,6 @@ fn nginx(program: &Path, directory: &Path) -> Command {
 
 fn spawn(program: &Path, directory: &Path) -> Child {
     nginx(program, directory).spawn().unwrap()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn write_configuration(directory: &Path, plain: u16, secure: u16, generation: u32) {

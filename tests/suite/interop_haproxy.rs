@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use sockeye::test::at_rest;
 use sockeye::{Body, Client, HttpVersions, StatusCode, Timeouts, TlsConfig};
 use tokio::task::JoinSet;
 
+use crate::support::programs::{free_port, program};
 use crate::support::server::{Authority, Server, honest, until, within};
 use crate::support::streams::fed;
 
@@ -155,7 +156,7 @@ fn spawn(directory: &Path, more: &[&str]) -> Child {
         .append(true)
         .open(directory.join("log"))
         .unwrap();
-    Command::new(find("haproxy"))
+    Command::new(program("haproxy"))
         .args(["-db", "-f", "haproxy.cfg"])
         .args(more)
         .current_dir(directory)
@@ -164,20 +165,6 @@ fn spawn(directory: &Path, more: &[&str]) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
-}
-
-fn find(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|directory| directory.join(program))
-        .find(|found| found.is_file())
-        .unwrap_or_else(|| panic!("{program} is installed"))
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn configuration(ports: Ports, generation: u32) -> String {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use sockeye::test::at_rest;
 use sockeye::{Body, Client, Http2Config, HttpVersions, StatusCode, Timeouts};
 use tokio::task::JoinSet;
 
+use crate::support::programs::{free_port, program};
 use crate::support::server::{Authority, until, within};
 
 /// Which server, and how it is spoken to.
@@ -68,11 +69,7 @@ impl Program {
         let identity = authority.local();
         fs::write(directory.join("cert.pem"), identity.certificate_pem()).unwrap();
         fs::write(directory.join("key.pem"), identity.key_pem()).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let mut command = if kind.is_nginx() {
             let tls = match kind.is_tls() {
                 true => "ssl http2; ssl_certificate cert.pem; ssl_certificate_key key.pem;",
@@ -83,12 +80,12 @@ impl Program {
                 configuration(port, tls, requests),
             )
             .unwrap();
-            let mut command = Command::new(find("nginx"));
+            let mut command = Command::new(program("nginx"));
             command.arg("-p").arg(&directory);
             command.args(["-c", "nginx.conf", "-e", "error.log"]);
             command
         } else {
-            let mut command = Command::new(find("nghttpd"));
+            let mut command = Command::new(program("nghttpd"));
             command.arg("--htdocs").arg(&root).arg("--echo-upload");
             command.args(["--address=127.0.0.1", "--workers=1"]);
             command.arg(port.to_string());
@@ -164,15 +161,6 @@ impl Drop for Program {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-fn find(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|directory| directory.join(program))
-        .find(|found| found.is_file())
-        .unwrap_or_else(|| panic!("{program} is installed"))
 }
 
 fn configuration(port: u16, listen: &str, requests: u32) -> String {

@@ -4,7 +4,7 @@
 //! These tests need the program and are ignored without being asked for; `.ci/run` asks.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sockeye::test::at_rest;
 use sockeye::{Client, ErrorKind, HttpVersions, StatusCode, TlsConfig};
 
+use crate::support::programs::free_port;
 use crate::support::server::within;
 
 /// A directory with an authority of its own; it is removed when this is dropped.
@@ -78,9 +79,7 @@ struct SServer {
 
 impl SServer {
     fn start(directory: &Path, name: &str, options: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
         let child = Command::new("openssl")
             .current_dir(directory)

@@ -4,8 +4,8 @@
 //! proxies are the tests' own, so that what arrives there can be looked at.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use sockeye::test::at_rest;
 use sockeye::{Client, ClientBuilder, ErrorKind, Proxy, StatusCode};
 
+use crate::support::programs::{free_port, program};
 use crate::support::server::{Peer, Server, within};
 
 /// A program that runs in a directory of its own until it is dropped.
@@ -133,20 +134,6 @@ fn directory(name: &str) -> PathBuf {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     }
     path
-}
-
-fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from))
-        .map(|directory: PathBuf| directory.join(name))
-        .find(|program: &PathBuf| Path::is_file(program))
-        .unwrap_or_else(|| panic!("{name} is installed"))
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// The heads that arrived at a server.

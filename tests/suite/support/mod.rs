@@ -8,6 +8,7 @@ pub(crate) mod framing;
 #[cfg(feature = "http2")]
 pub(crate) mod http2;
 pub(crate) mod peer;
+pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod recorder;
 pub(crate) mod reply;
