@@ -5,10 +5,12 @@
 //! into an Authorization value and is gone from then on. A join appends to a base URL and never
 //! changes its origin.
 //!
-//! `resolve.rs` finds what a redirect names. Nothing here resolves names, follows redirects or does I/O. The client calls it
+//! `resolve.rs` finds what a redirect names, `standard.rs` takes the URLs of the crate `url`. Nothing here resolves names, follows redirects or does I/O. The client calls it
 //! for each request and for `base_url`; pool, codec and policies read `Target` and `Origin`.
 
 mod resolve;
+#[cfg(feature = "url")]
+mod standard;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -332,12 +334,6 @@ mod sealed {
         text: String => UrlInput::Text(Cow::Owned(text));
         uri: Uri => UrlInput::Uri(Cow::Owned(uri));
         uri: &Uri => UrlInput::Uri(Cow::Borrowed(uri));
-    }
-
-    #[cfg(feature = "url")]
-    seal! {
-        url: url::Url => UrlInput::Text(Cow::Owned(url.into()));
-        url: &url::Url => UrlInput::Text(Cow::Borrowed(url.as_str()));
     }
 }
 
@@ -1765,54 +1761,6 @@ mod tests {
         assert_eq!(parse(string), uri);
         assert_eq!(parse(&uri), uri);
         assert_eq!(parse(uri.clone()), uri);
-    }
-
-    /// What the URL Standard repairs arrives repaired; what it lets through beyond that is not taken.
-    #[cfg(feature = "url")]
-    #[test]
-    fn a_url_of_the_crate_url_counts_as_its_text() {
-        let parse = |text: &str| {
-            let url: ::url::Url = text.parse().unwrap();
-            let by_reference = sealed::Sealed::into_url_input(&url).parse(None);
-            let parsed = sealed::Sealed::into_url_input(url).parse(None);
-            match (parsed, by_reference) {
-                (Ok(one), Ok(other)) => {
-                    assert_eq!(one.target.uri(), other.target.uri());
-                    assert_eq!(one.authorization, other.authorization);
-                    Ok((one.target.into_uri().to_string(), one.authorization))
-                }
-                (Err(one), Err(other)) => {
-                    assert_eq!(one, other);
-                    Err(one.to_string())
-                }
-                _ => panic!("one of both was refused: {text}"),
-            }
-        };
-        for (text, expected) in [
-            ("https://example.com", "https://example.com/"),
-            ("HTTPS://Example.COM:443/a b#c", "https://example.com/a%20b"),
-            (
-                "https://b\u{fc}cher.example/\u{fc}",
-                "https://xn--bcher-kva.example/%C3%BC",
-            ),
-            ("http://127.1/a/../b?x=\"", "http://127.0.0.1/b?x=%22"),
-            ("http://[::0001]:8080", "http://[::1]:8080/"),
-        ] {
-            assert_eq!(parse(text).unwrap(), (expected.to_owned(), None), "{text}");
-        }
-        let (uri, authorization) = parse("https://ann:secret@example.com/").unwrap();
-        assert_eq!(uri, "https://example.com/");
-        assert_eq!(*authorization.unwrap(), "Basic YW5uOnNlY3JldA==");
-        for (text, said) in [
-            ("https://example.com/?a[b]=c", "%5B"),
-            ("https://example.com/?a=b|c", "%7C"),
-            ("https://example.com/%zz", "%25"),
-            ("file:///etc/passwd", "http://"),
-            ("data:text/plain,a", "http://"),
-        ] {
-            let refused = parse(text).unwrap_err();
-            assert!(refused.contains(said), "{text}: {refused}");
-        }
     }
 
     /// Every single byte in every place gives an outcome, and what is accepted parses to itself.
