@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sockeye::test::at_rest;
 use sockeye::{Body, Client, HttpVersions, StatusCode, Timeouts, TlsConfig};
 use tokio::task::JoinSet;
 
+use crate::interop_http2::rests;
 use crate::support::programs::{free_port, program};
 use crate::support::server::{Authority, Server, honest, until, within};
 use crate::support::streams::fed;
@@ -202,14 +202,6 @@ backend origin
 backend nobody
 "#
     )
-}
-
-async fn rests(client: &Client) {
-    until("nothing is active", || {
-        client.stats().total.http2_streams == 0
-    })
-    .await;
-    at_rest(client);
 }
 
 #[tokio::test]

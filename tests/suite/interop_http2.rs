@@ -235,7 +235,8 @@ impl Stream for Pattern {
     }
 }
 
-async fn rests(client: &Client) {
+/// Waits until nothing is active, and sees that nothing is left of it.
+pub(crate) async fn rests(client: &Client) {
     until("nothing is active", || {
         client.stats().total.http2_streams == 0
     })

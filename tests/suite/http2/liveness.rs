@@ -6,18 +6,14 @@ use sockeye::{Client, ErrorKind, Http2Config, Phase, Response, Result, Timeouts}
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{SECOND, URL, builder, read};
+use super::{SECOND, URL, builder, read, served};
 use crate::support::http2::frames::{ACK, PING};
 use crate::support::http2::{Frames, Honest, Report, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
 
 /// A session that has served one request, and a call whose request, on stream 3, has come.
 async fn begun(client: &Client, world: &World) -> (JoinHandle<Result<Response>>, Session) {
-    let first = tokio::spawn(read(client.get(URL)));
-    let mut session = Session::begin(world).await;
-    session.head().await;
-    session.send(Frames::new().ok(1).end(1, "first"));
-    assert_eq!(first.await.unwrap().unwrap().body, b"first");
+    let mut session = served(client, world).await;
     let_others_run().await;
     let call = tokio::spawn(client.get(URL).send());
     assert_eq!(session.head().await.stream, 3);

@@ -49,6 +49,16 @@ fn builder(world: &World) -> ClientBuilder {
     world.builder().http_versions(versions)
 }
 
+/// A session that has served one request.
+async fn served(client: &Client, world: &World) -> Session {
+    let first = tokio::spawn(read(client.get(URL)));
+    let mut session = Session::begin(world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1).end(1, "first"));
+    assert_eq!(first.await.unwrap().unwrap().body, b"first");
+    session
+}
+
 /// A reply to the first request of a session, and what must come of it.
 #[derive(Clone)]
 struct Case {

@@ -2,7 +2,7 @@
 
 use sockeye::{Body, Client, ErrorKind, Phase, RequestBuilder, Sent};
 
-use super::{Answer, URL, client, read};
+use super::{Answer, URL, client, read, served};
 use crate::support::http2::frames::{CANCEL, INTERNAL_ERROR, NO_ERROR};
 use crate::support::http2::{Frames, Honest, Session};
 use crate::support::peer::{World, let_others_run, settle};
@@ -31,11 +31,7 @@ async fn second(
 ) -> (sockeye::Result<Answer>, usize) {
     let world = World::new();
     let client = client(&world);
-    let first = tokio::spawn(read(client.get(URL)));
-    let mut session = Session::begin(&world).await;
-    session.head().await;
-    session.send(Frames::new().ok(1).end(1, "first"));
-    first.await.unwrap().unwrap();
+    let mut session = served(&client, &world).await;
     let call = tokio::spawn(read(request(&client)));
     let head = session.head().await;
     assert_eq!(head.stream, 3);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sockeye::{Client, Http2Config, Timeouts};
 use tokio::task::{JoinSet, yield_now};
 
-use super::{SECOND, URL, builder, client, read};
+use super::{SECOND, URL, builder, client, read, served};
 use crate::support::http2::frames::{END_STREAM, MAX_CONCURRENT_STREAMS, RST_STREAM};
 use crate::support::http2::{Frames, Honest, Reply, Session};
 use crate::support::peer::{World, let_others_run, settle, until};
@@ -243,11 +243,7 @@ async fn c22_late_frames_wear_a_session_out() {
 async fn ends_of_bodies_are_no_flood() {
     let world = World::new();
     let client = client(&world);
-    let first = tokio::spawn(read(client.get(URL)));
-    let mut session = Session::begin(&world).await;
-    session.head().await;
-    session.send(Frames::new().ok(1).end(1, ""));
-    first.await.unwrap().unwrap();
+    let mut session = served(&client, &world).await;
     for _ in 0..102 {
         let mut calls = JoinSet::new();
         for _ in 0..100 {

@@ -1,7 +1,7 @@
 //! Streams that are given to another protocol: extended CONNECT (RFC 8441), and CONNECT itself (RFC 9113 section 8.5).
 
 use sockeye::test::at_rest;
-use sockeye::{Client, ErrorKind, HttpVersions, Method, Phase, Response, Result};
+use sockeye::{Client, ErrorKind, HttpVersions, Method, Phase, Response, Result, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
@@ -158,6 +158,15 @@ async fn connect_makes_a_tunnel() {
     settle(&client, &world).await;
 }
 
+/// A tunnel on a session of its own.
+async fn tunnel(world: &World, client: &Client) -> (Session, Upgraded) {
+    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
+    let mut session = Session::begin(world).await;
+    session.head().await;
+    session.send(Frames::new().ok(1));
+    (session, call.await.unwrap().unwrap().upgrade().unwrap())
+}
+
 /// What was flushed has left, and so has all that was written before a shutdown: a drop right after it takes nothing away.
 #[tokio::test(start_paused = true)]
 async fn what_was_flushed_has_left() {
@@ -166,11 +175,7 @@ async fn what_was_flushed_has_left() {
         // The socket takes little at a time, so that the session has to wait for it.
         world.buffer(1000);
         let client = client(&world);
-        let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
-        let mut session = Session::begin(&world).await;
-        session.head().await;
-        session.send(Frames::new().ok(1));
-        let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+        let (mut session, mut stream) = tunnel(&world, &client).await;
         let writing = tokio::spawn(async move {
             stream.write_all(&[b'x'; 50_000]).await.unwrap();
             match ends {
@@ -201,11 +206,7 @@ async fn a_flush_that_never_will_be() {
     let world = World::new();
     world.buffer(1000);
     let client = client(&world);
-    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
-    let mut session = Session::begin(&world).await;
-    session.head().await;
-    session.send(Frames::new().ok(1));
-    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    let (session, mut stream) = tunnel(&world, &client).await;
     stream.write_all(&[b'x'; 50_000]).await.unwrap();
     let flushing = tokio::spawn(async move {
         let first = stream.flush().await;
@@ -224,11 +225,7 @@ async fn a_flush_that_never_will_be() {
 async fn closing_the_client_ends_its_streams() {
     let world = World::new();
     let client = client(&world);
-    let call = tokio::spawn(client.request(Method::CONNECT, URL).send());
-    let mut session = Session::begin(&world).await;
-    session.head().await;
-    session.send(Frames::new().ok(1));
-    let mut stream = call.await.unwrap().unwrap().upgrade().unwrap();
+    let (session, mut stream) = tunnel(&world, &client).await;
     let closing = client.clone();
     let closing = tokio::spawn(async move { closing.close(SECOND).await });
     let_others_run().await;
